@@ -1,0 +1,259 @@
+"""The Trio side with a real thread, whose decodes wait at a gate that the test opens."""
+
+import queue
+import threading
+
+import attrs
+import pytest
+import trio
+from fakes.playbook import a_request
+from fakes.runner import FakeRunner, FakeVocabulary
+from trio.testing import wait_all_tasks_blocked
+
+from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publish
+from tgi_llama.engine.engine import Engine, GenerationStream, LoadedCallback
+from tgi_llama.engine.kv_cache import SlotPool, plan_kv
+from tgi_llama.engine.scheduler import Scheduler
+from tgi_llama.errors import ConfigError, DecodeFailed, EngineDead, GenerationError, ShuttingDown
+from tgi_llama.generation import StepReport, TokenEvent
+
+
+@attrs.define(eq=False)
+class GatedThread:
+    """The decode thread's body on a fake runner; each decode takes one ticket from the gate."""
+
+    runner: FakeRunner = attrs.field(factory=FakeRunner)
+    tickets: "queue.SimpleQueue[None]" = attrs.field(factory=queue.SimpleQueue)
+    decoding: threading.Event = attrs.field(factory=threading.Event)
+    """Set when a decode has come to the gate."""
+    open: bool = False
+
+    def __call__(self, commands: CommandQueue, publish: Publish, loaded: LoadedCallback) -> None:
+        self.runner.before_decode = self._wait_at_gate
+        plan = plan_kv(
+            layout="streams",
+            n_slots=self.runner.n_slots,
+            cells_per_sequence=256,
+            n_cells=256 * self.runner.n_slots,
+        )
+        scheduler = Scheduler(slots=SlotPool(plan), max_batch_tokens=16, max_prefill_tokens=8)
+        loaded()
+        DecodeLoop(self.runner, FakeVocabulary(), scheduler, commands, publish).run()
+        scheduler.check_invariants()
+        assert scheduler.is_idle
+        assert self.runner.n_cells_used == 0
+
+    def let_through(self, n: int) -> None:
+        for _ in range(n):
+            self.tickets.put(None)
+
+    async def wait_at_gate(self) -> None:
+        await trio.to_thread.run_sync(self.decoding.wait)
+
+    def _wait_at_gate(self) -> None:
+        self.decoding.set()
+        if not self.open:
+            self.tickets.get()
+
+
+async def tokens_of(stream: GenerationStream) -> list[int]:
+    return [event.token.id async for event in stream]
+
+
+async def test_stream_gives_every_token_and_ends() -> None:
+    thread = GatedThread(open=True)
+    reports: list[StepReport] = []
+    engine = Engine(thread, observe_step=reports.append)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        with engine.open_stream(a_request([5, 6], max_new_tokens=3)) as stream:
+            assert await tokens_of(stream) == [7, 8, 9]
+        nursery.cancel_scope.cancel()
+    assert sum(report.n_generated_tokens for report in reports) == 3
+
+
+async def test_streams_run_side_by_side() -> None:
+    thread = GatedThread(open=True)
+    engine = Engine(thread)
+    results: dict[int, list[int]] = {}
+
+    async def generate(first: int) -> None:
+        with engine.open_stream(a_request([first], max_new_tokens=5)) as stream:
+            results[first] = await tokens_of(stream)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        async with trio.open_nursery() as clients:
+            for first in range(10, 20):
+                clients.start_soon(generate, first)
+        nursery.cancel_scope.cancel()
+    assert results == {first: list(range(first + 1, first + 6)) for first in range(10, 20)}
+
+
+async def test_next_nowait_takes_only_what_is_there() -> None:
+    thread = GatedThread()
+    engine = Engine(thread)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        with engine.open_stream(a_request([5], max_new_tokens=2)) as stream:
+            assert stream.next_nowait() is None
+            thread.let_through(2)
+            event = await stream.__anext__()
+            assert event.token.id == 6
+            last = await stream.__anext__()
+            assert last.finish is not None
+            assert stream.next_nowait() is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_leaving_a_stream_cancels_its_request() -> None:
+    thread = GatedThread(runner=FakeRunner(n_slots=1))
+    engine = Engine(thread)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        with engine.open_stream(a_request([5], max_new_tokens=100)) as stream:
+            thread.let_through(1)
+            await stream.__anext__()
+        with engine.open_stream(a_request([9], max_new_tokens=1)) as stream:
+            thread.let_through(2)  # the step that was under way, then the newcomer's
+            assert await tokens_of(stream) == [10]
+        nursery.cancel_scope.cancel()
+
+
+async def test_cancelled_task_leaves_its_stream_in_every_phase() -> None:
+    """Queued, and waiting for a token."""
+    thread = GatedThread(runner=FakeRunner(n_slots=1))
+    engine = Engine(thread)
+
+    async def generate() -> None:
+        with engine.open_stream(a_request([5], max_new_tokens=50)) as stream:
+            await tokens_of(stream)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        async with trio.open_nursery() as clients:
+            clients.start_soon(generate)
+            clients.start_soon(generate)
+            await wait_all_tasks_blocked()
+            await thread.wait_at_gate()
+            clients.cancel_scope.cancel()
+        thread.let_through(1)
+        with engine.open_stream(a_request([9], max_new_tokens=1)) as stream:
+            thread.let_through(1)
+            assert await tokens_of(stream) == [10]
+        nursery.cancel_scope.cancel()
+
+
+async def test_failed_generation_raises_once_and_the_engine_lives() -> None:
+    thread = GatedThread(open=True)
+    thread.runner.failures.append(DecodeFailed("injected"))
+    engine = Engine(thread)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        with engine.open_stream(a_request([5])) as stream:
+            with pytest.raises(GenerationError, match="injected"):
+                await stream.__anext__()
+            with pytest.raises(StopAsyncIteration):
+                await stream.__anext__()
+        assert not engine.is_healthy
+        with engine.open_stream(a_request([5], max_new_tokens=1)) as stream:
+            assert await tokens_of(stream) == [6]
+        assert engine.is_healthy
+        nursery.cancel_scope.cancel()
+
+
+async def test_dying_thread_tells_everybody_and_ends_run() -> None:
+    thread = GatedThread(runner=FakeRunner(n_slots=1))
+    thread.runner.failures.append(MemoryError("the runner broke"))
+    engine = Engine(thread)
+    heard: list[str] = []
+
+    async def generate() -> None:
+        with engine.open_stream(a_request([5])) as stream:
+            try:
+                await tokens_of(stream)
+            except EngineDead as error:
+                heard.append(str(error))
+
+    with pytest.RaisesGroup(pytest.RaisesExc(EngineDead, match="the runner broke")):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_shielded_run, engine)
+            async with trio.open_nursery() as clients:
+                clients.start_soon(generate)
+                clients.start_soon(generate)
+                clients.cancel_scope.shield = True  # the dying engine cancels its neighbours
+                await wait_all_tasks_blocked()
+                thread.let_through(1)
+    assert len(heard) == 2
+    assert not engine.is_healthy
+    with pytest.raises(EngineDead), engine.open_stream(a_request([5])):
+        pass
+
+
+async def _shielded_run(engine: Engine, *, task_status: "trio.TaskStatus[None]") -> None:
+    """``run`` without the extra layer of exception group that its own nursery adds."""
+    try:
+        await engine.run(task_status=task_status)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def test_failing_load_is_raised_as_it_is() -> None:
+    def body(_commands: CommandQueue, _publish: Publish, _loaded: LoadedCallback) -> None:
+        raise ConfigError("no such model")
+
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(ConfigError, match="no such model"), flatten_subgroups=True
+    ):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Engine(body).run)
+
+
+async def test_cancel_while_loading_stops_the_thread() -> None:
+    waiting = threading.Event()
+
+    def body(commands: CommandQueue, _publish: Publish, _loaded: LoadedCallback) -> None:
+        waiting.set()
+        commands.get()  # the stop; a real load polls for it
+        raise ConfigError("interrupted")
+
+    async with trio.open_nursery() as nursery:
+
+        async def load() -> None:
+            await nursery.start(Engine(body).run)
+
+        nursery.start_soon(load)
+        await trio.to_thread.run_sync(waiting.wait)
+        nursery.cancel_scope.cancel()
+
+
+async def test_stop_ends_streams_with_its_error_and_takes_no_more() -> None:
+    thread = GatedThread(runner=FakeRunner(n_slots=1))
+    engine = Engine(thread)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        with (
+            engine.open_stream(a_request([5], max_new_tokens=50)) as running,
+            engine.open_stream(a_request([5], max_new_tokens=50)) as queued,
+        ):
+            await thread.wait_at_gate()
+            engine.stop(ShuttingDown("deadline"))
+            with pytest.raises(ShuttingDown), engine.open_stream(a_request([5])):
+                pass
+            thread.let_through(1)
+            for stream in (running, queued):
+                with pytest.raises(ShuttingDown, match="deadline"):
+                    await tokens_of(stream)
+
+
+async def test_unread_stream_never_blocks_the_thread() -> None:
+    thread = GatedThread(open=True)
+    engine = Engine(thread)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        with engine.open_stream(a_request([5], max_new_tokens=50)) as unread:
+            with engine.open_stream(a_request([9], max_new_tokens=50)) as stream:
+                assert len(await tokens_of(stream)) == 50
+            events: list[TokenEvent] = [event async for event in unread]
+        assert len(events) == 50
+        nursery.cancel_scope.cancel()

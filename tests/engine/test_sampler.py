@@ -1,0 +1,162 @@
+"""Choices against plain definitions of the same thing, on small and on real vocabulary sizes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import chisquare
+
+from tgi_llama.engine.sampler import Sampler, largest, likeliest, log_sum_exp
+from tgi_llama.errors import GenerationError
+from tgi_llama.generation import SamplingParameters
+
+N_VOCAB = 151_936
+
+Scores = NDArray[np.float32]
+Chances = NDArray[np.float64]
+
+
+def row(seed: int, n: int = N_VOCAB, scale: float = 3.0) -> Scores:
+    return (np.random.default_rng(seed).standard_normal(n) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [10, 1000, 4096, N_VOCAB])
+@pytest.mark.parametrize("count", [1, 5, 40, 300])
+def test_largest_equals_a_full_sort(n: int, count: int) -> None:
+    scores = row(n + count, n)
+    expected = np.argsort(-scores, kind="stable")[: min(n, count)]
+    assert largest(scores, min(n, count)).tolist() == expected.tolist()
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=400), st.integers(1, 50))
+def test_largest_with_ties_gives_the_same_values_as_a_sort(values: list[int], count: int) -> None:
+    scores = np.array(values, dtype=np.float32)
+    best = largest(scores, min(count, len(values)))
+    assert scores[best].tolist() == sorted(values, reverse=True)[:count]
+    assert len(set(best.tolist())) == len(best)
+
+
+def test_likeliest_lists_all_that_tie_with_the_last() -> None:
+    scores = np.array([1, 5, 3, 3, 3, 0], dtype=np.float32)
+    assert likeliest(scores, 2).tolist() == [1, 2, 3, 4]
+
+
+def test_log_sum_exp_of_large_logits_does_not_overflow() -> None:
+    scores = np.array([1000.0, 1000.0], dtype=np.float32)
+    assert log_sum_exp(scores) == pytest.approx(1000.0 + np.log(2.0))
+
+
+def test_greedy_is_the_argmax() -> None:
+    scores = row(1)
+    assert Sampler(SamplingParameters(greedy=True)).choose(scores) == int(scores.argmax())
+
+
+def test_greedy_applies_penalties_and_bias_first() -> None:
+    scores = np.array([4.0, 3.9, -1.0], dtype=np.float32)
+    repetition = SamplingParameters(greedy=True, repetition_penalty=2.0)
+    assert Sampler.for_prompt(repetition, [0]).choose(scores) == 1
+    bias = SamplingParameters(greedy=True, logit_bias=((2, 9.0),))
+    assert Sampler(bias).choose(scores) == 2
+    assert scores.tolist() == pytest.approx([4.0, 3.9, -1.0]), "the model's row is not changed"
+
+
+def test_frequency_penalty_counts_the_output_only() -> None:
+    scores = np.array([1.0, 0.5, -5.0], dtype=np.float32)
+    sampler = Sampler.for_prompt(SamplingParameters(greedy=True, frequency_penalty=0.3), [0, 0, 0])
+    assert [sampler.choose(scores) for _ in range(4)] == [0, 0, 1, 0]
+
+
+def test_presence_penalty_is_taken_once_however_often_a_token_occurs() -> None:
+    scores = np.array([1.0, 0.5, 0.45], dtype=np.float32)
+    sampler = Sampler(SamplingParameters(greedy=True, presence_penalty=0.52))
+    assert [sampler.choose(scores) for _ in range(5)] == [0, 1, 0, 0, 0]
+
+
+def test_seed_of_64_bits_decides_every_token() -> None:
+    def tokens(seed: int) -> list[int]:
+        sampler = Sampler(SamplingParameters(seed=seed))
+        return [sampler.choose(row(9, 500)) for _ in range(20)]
+
+    assert tokens(2**64 - 1) == tokens(2**64 - 1)
+    assert tokens(2**64 - 1) != tokens(2**32 - 1)
+
+
+def reference(scores: Scores, p: SamplingParameters) -> Chances:
+    """The definitions, one filter after the other on the whole vocabulary, slowly."""
+    logits = scores.astype(np.float64) / p.temperature
+
+    def probabilities() -> Chances:
+        weights = np.exp(logits - logits.max())
+        return weights / weights.sum()
+
+    if p.top_k:
+        logits[np.argsort(-logits, kind="stable")[p.top_k :]] = -np.inf
+    if p.top_p < 1.0:
+        order = np.argsort(-logits, kind="stable")
+        before = np.cumsum(probabilities()[order]) - probabilities()[order]
+        logits[order[before >= p.top_p]] = -np.inf
+    if p.min_p > 0.0:
+        chances = probabilities()
+        logits[chances < p.min_p * chances.max()] = -np.inf
+    if p.typical_p < 1.0:
+        chances = probabilities()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            surprise = -np.log(chances)
+            entropy = np.nansum(chances * surprise)
+        order = np.argsort(np.abs(surprise - entropy), kind="stable")
+        before = np.cumsum(chances[order]) - chances[order]
+        logits[order[before >= p.typical_p]] = -np.inf
+    return probabilities()
+
+
+FILTERS = [
+    SamplingParameters(),
+    SamplingParameters(temperature=0.5),
+    SamplingParameters(temperature=2.5, top_k=7),
+    SamplingParameters(top_p=0.6),
+    SamplingParameters(top_p=0.9999, temperature=1.7),
+    SamplingParameters(min_p=0.05),
+    SamplingParameters(min_p=0.01, temperature=1.5),
+    SamplingParameters(typical_p=0.4),
+    SamplingParameters(top_k=20, top_p=0.8, min_p=0.02),
+    SamplingParameters(top_k=20, top_p=0.8, typical_p=0.7),
+    SamplingParameters(top_p=0.8, min_p=0.1),
+    SamplingParameters(top_p=0.9, typical_p=0.6, min_p=0.01),
+]
+
+
+@pytest.mark.parametrize("parameters", FILTERS, ids=str)
+@pytest.mark.parametrize("n_vocab", [300, 5000])
+def test_filters_draw_from_the_distribution_that_their_definitions_give(
+    parameters: SamplingParameters, n_vocab: int
+) -> None:
+    scores = row(7, n_vocab, scale=1.5 if n_vocab == 300 else 2.5)
+    expected = reference(scores, parameters)
+    sampler = Sampler(parameters)
+    n_draws = 20_000 if n_vocab == 300 else 2000
+    counts = np.bincount([sampler.choose(scores) for _ in range(n_draws)], minlength=n_vocab)
+    assert counts[expected == 0].sum() == 0, "a token was drawn that the filters exclude"
+    common = expected * n_draws >= 5
+    rest = ~common
+    observed = np.append(counts[common], counts[rest].sum())
+    wanted = np.append(expected[common], expected[rest].sum()) * n_draws
+    keep = wanted > 0
+    if keep.sum() > 1:
+        assert chisquare(observed[keep], wanted[keep]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("parameters", [SamplingParameters(), SamplingParameters(top_k=4)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_choose_from_broken_logits_is_an_error(parameters: SamplingParameters, bad: float) -> None:
+    scores = row(3, 300)
+    scores[5] = bad
+    with pytest.raises(GenerationError, match="logits"):
+        Sampler(parameters).choose(scores)
+
+
+def test_choose_when_everything_is_excluded_is_an_error() -> None:
+    scores = np.full(10, -np.inf, dtype=np.float32)
+    for parameters in (SamplingParameters(), SamplingParameters(greedy=True)):
+        with pytest.raises(GenerationError):
+            Sampler(parameters).choose(scores)

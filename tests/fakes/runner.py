@@ -1,0 +1,108 @@
+"""A model runner with scripted logits behind the real ``ModelRunner`` protocol.
+
+``FakeRunner`` keeps the tokens of every slot and is as strict about batches as llama.cpp. What
+comes after a slot's tokens is up to ``script``. ``failures`` holds exceptions for the next decodes.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import attrs
+import numpy as np
+
+from tgi_llama.engine.model_runner import Batch, Logits, SlotId
+from tgi_llama.errors import DecodeAborted, DecodeError, InvalidBatch
+from tgi_llama.generation import TokenId
+
+EOS = TokenId(1)
+
+Script = Callable[[Sequence[int]], int | Logits]
+"""From the tokens of a slot to the next token, or to a whole row of logits."""
+
+
+def counting(tokens: Sequence[int]) -> int:
+    """The next token is the last one plus one."""
+    return tokens[-1] + 1
+
+
+@attrs.define(eq=False)
+class FakeVocabulary:
+    """Token 0 is a control token, token 1 ends the generation, the others are letters."""
+
+    n_vocab: int = 64
+    pieces: dict[int, bytes] = attrs.field(factory=dict)
+
+    def piece(self, token: TokenId) -> bytes:
+        named = {0: b"<control>", 1: b"<end>"}
+        return self.pieces.get(token) or named.get(token) or bytes([ord("A") + token % 26])
+
+    def is_control(self, token: TokenId) -> bool:
+        return token <= 1
+
+    def is_end_of_generation(self, token: TokenId) -> bool:
+        return token == EOS
+
+
+@attrs.define(eq=False)
+class FakeRunner:
+    n_slots: int = 4
+    max_batch_tokens: int = 16
+    n_vocab: int = 64
+    script: Script = counting
+    failures: deque[DecodeError | Exception | None] = attrs.field(factory=deque)
+    """Taken one per decode; None lets that decode work."""
+    can_truncate: bool = True
+    batches: list[Batch] = attrs.field(factory=list)
+    cells: dict[int, list[int]] = attrs.field(init=False)
+    before_decode: Callable[[], None] = lambda: None
+    _rows: dict[int, Logits] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.cells = {slot: [] for slot in range(self.n_slots)}
+
+    def decode(self, batch: Batch) -> None:
+        self.before_decode()
+        self.batches.append(batch)
+        failure = self.failures.popleft() if self.failures else None
+        if failure is not None and not isinstance(failure, DecodeAborted):
+            raise failure
+        self._check(batch)
+        self._rows = {}
+        for row in range(batch.tokens.shape[0]):
+            tokens = self.cells[int(batch.slots[row])]
+            if len(tokens) != int(batch.positions[row]):
+                raise InvalidBatch(f"position {batch.positions[row]} after {len(tokens)} cells")
+            tokens.append(int(batch.tokens[row]))
+            if batch.outputs[row]:
+                self._rows[row] = self._logits(tokens)
+        if failure is not None:
+            raise failure
+
+    def logits(self, row: int) -> Logits:
+        return self._rows[row]
+
+    def truncate(self, slot: SlotId, length: int) -> bool:
+        if self.can_truncate:
+            del self.cells[slot][length:]
+        return self.can_truncate
+
+    def clear(self, slot: SlotId) -> None:
+        self.cells[slot].clear()
+
+    @property
+    def n_cells_used(self) -> int:
+        return sum(len(tokens) for tokens in self.cells.values())
+
+    def _check(self, batch: Batch) -> None:
+        slots = batch.slots.tolist()
+        assert 0 < len(slots) <= self.max_batch_tokens
+        runs = [slot for i, slot in enumerate(slots) if i == 0 or slots[i - 1] != slot]
+        assert len(set(runs)) == len(runs), "a slot's tokens must stand together"
+
+    def _logits(self, tokens: Sequence[int]) -> Logits:
+        said = self.script(tokens)
+        if isinstance(said, int):
+            row = np.zeros(self.n_vocab, dtype=np.float32)
+            row[said] = 10.0
+            return row
+        return said

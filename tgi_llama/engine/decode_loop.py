@@ -1,0 +1,368 @@
+"""The body of the decode thread: commands in, one step after the other, reports out.
+
+Theory of operation
+-------------------
+This thread alone owns the model runner, the scheduler and every sequence; nothing here is locked.
+The Trio side talks to it through a queue of frozen commands and hears from it through ``publish``,
+called once per step with all the step's events (never once per token).
+
+One step: take the commands that wait, plan, build the batch, decode, then for each row choose a
+token, detokenise it, look for stop strings, and note what ended. Only the wait for a command when
+there is nothing to do blocks.
+
+Every submitted request gets exactly one terminal event: a ``TokenEvent`` with ``finish``, or a
+``Failed``. A failure is confined to the sequences it concerns; ``_decode`` says which those are.
+"""
+
+import logging
+import queue
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from time import perf_counter
+
+import attrs
+
+from tgi_llama.engine.batch import Chunk, StepPlan, build_batch
+from tgi_llama.engine.model_runner import Logits, ModelRunner, Vocabulary
+from tgi_llama.engine.sampler import Sampler, likeliest, log_sum_exp
+from tgi_llama.engine.scheduler import Scheduler
+from tgi_llama.engine.sequence import Sequence
+from tgi_llama.errors import (
+    DecodeAborted,
+    DecodeFailed,
+    GenerationError,
+    InvalidBatch,
+    OutOfCells,
+    RequestCancelled,
+    RequestError,
+)
+from tgi_llama.generation import (
+    Failed,
+    Finish,
+    FinishReason,
+    GenerationRequest,
+    RequestId,
+    StepReport,
+    StreamEvent,
+    Timings,
+    Token,
+    TokenEvent,
+    TokenId,
+)
+from tgi_llama.text.output import OutputText
+
+_log = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Submit:
+    request_id: RequestId
+    request: GenerationRequest
+    submitted: float
+    """Seconds on ``time.perf_counter``'s clock."""
+
+
+@attrs.frozen
+class Cancel:
+    request_id: RequestId
+
+
+@attrs.frozen
+class Stop:
+    """Ends the thread at the next step boundary; unfinished requests fail with ``error``."""
+
+    error: RequestError
+
+
+Command = Submit | Cancel | Stop
+CommandQueue = queue.SimpleQueue[Command]
+
+
+@attrs.frozen
+class Publication:
+    """All that one step has to tell the Trio side."""
+
+    events: tuple[tuple[RequestId, StreamEvent], ...]
+    report: StepReport
+
+
+Publish = Callable[[Publication], None]
+"""Hands a publication to the other side. Must not block and must not raise."""
+
+
+@attrs.define
+class _Stopwatch:
+    """Where the time of one step went, in seconds."""
+
+    started: float
+    decode: float = 0.0
+    sampling: float = 0.0
+    text: float = 0.0
+    n_tokens: int = 0
+    """Tokens chosen."""
+    failed: bool = False
+
+
+@attrs.define(eq=False)
+class DecodeLoop:
+    """Made and used on the decode thread only."""
+
+    runner: ModelRunner
+    vocabulary: Vocabulary
+    scheduler: Scheduler
+    commands: CommandQueue
+    publish: Publish
+    _events: list[tuple[RequestId, StreamEvent]] = attrs.field(factory=list, init=False)
+    _stop: Stop | None = attrs.field(default=None, init=False)
+
+    def run(self) -> None:
+        """Steps until a ``Stop`` arrives. An exception means that the runner is broken."""
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Waits for a command when idle, then computes one step. False after ``Stop``."""
+        self._take_commands()
+        watch = _Stopwatch(started=perf_counter())
+        if self._stop is not None:
+            self._fail_all(self._stop.error)
+            self._flush(StepPlan(()), [], watch)
+            return False
+        plan = self.scheduler.schedule()
+        prefill = [chunk.n_tokens for chunk in plan.chunks if chunk.is_prefill]
+        if plan.chunks:
+            self._compute(plan.chunks, watch)
+        self._flush(plan, prefill, watch)
+        return True
+
+    # Commands
+
+    def _take_commands(self) -> None:
+        if self.scheduler.is_idle:
+            self._apply(self.commands.get())
+        while self._stop is None:
+            try:
+                command = self.commands.get_nowait()
+            except queue.Empty:
+                return
+            self._apply(command)
+
+    def _apply(self, command: Command) -> None:
+        match command:
+            case Submit():
+                self._submit(command)
+            case Cancel(request_id):
+                sequence = self.scheduler.find(request_id)
+                if sequence is not None:
+                    self._fail(sequence, RequestCancelled("the client went away"))
+            case Stop():
+                self._stop = command
+
+    def _submit(self, command: Submit) -> None:
+        request = command.request
+        sequence = Sequence(
+            request_id=command.request_id,
+            request=request,
+            sampler=Sampler.for_prompt(request.sampling, request.prompt_ids),
+            text=OutputText(
+                self.vocabulary,
+                stop_strings=request.stopping.stop_strings,
+                keep_stop_string=request.stopping.keep_stop_string,
+            ),
+            submitted=command.submitted,
+        )
+        try:
+            self.scheduler.submit(sequence)
+        except ValueError as error:
+            self._events.append((command.request_id, Failed(GenerationError(str(error)))))
+
+    # One step
+
+    def _compute(self, chunks: tuple[Chunk, ...], watch: _Stopwatch) -> None:
+        """Decodes the chunks and takes what they yield."""
+        for chunk in chunks:
+            if chunk.sequence.started == 0.0:
+                chunk.sequence.started = watch.started
+        rows = self._decode(chunks, watch)
+        if rows is None:
+            return
+        for chunk, row in zip(chunks, rows, strict=True):
+            wants_output = chunk.wants_output
+            self.scheduler.advance(chunk)
+            if wants_output:
+                self._take_token(chunk.sequence, row, watch)
+
+    def _decode(self, chunks: tuple[Chunk, ...], watch: _Stopwatch) -> Seq[int] | None:
+        """Decodes; returns each chunk's row, or None after dealing with a failure.
+
+        What fails and what is tried again, by llama.cpp's return code:
+
+        * out of cells (1): the newest sequence of the batch fails, the next step tries the rest;
+        * aborted (2): what the step added is cut off, and the next step does it again;
+        * invalid (-1): each chunk is decoded alone, so only the culprit fails;
+        * failed (-2, -3): the cells of the batch are unknown, so all its sequences fail.
+        """
+        batch, rows = build_batch(chunks)
+        started = perf_counter()
+        try:
+            self.runner.decode(batch)
+        except OutOfCells as error:
+            newest = max(chunks, key=lambda chunk: chunk.sequence.submitted).sequence
+            self._fail(newest, GenerationError(f"no cells are left: {error}"))
+        except DecodeAborted as error:
+            for chunk in chunks:
+                self._rewind(chunk.sequence, error)
+        except InvalidBatch as error:
+            if len(chunks) == 1:
+                self._fail(chunks[0].sequence, GenerationError(f"invalid batch: {error}"))
+            else:
+                for chunk in chunks:
+                    self._compute((chunk,), watch)
+        except DecodeFailed as error:
+            for chunk in chunks:
+                self._fail(chunk.sequence, GenerationError(f"decoding failed: {error}"))
+        else:
+            watch.decode += perf_counter() - started
+            return rows
+        watch.failed = True
+        return None
+
+    def _rewind(self, sequence: Sequence, error: DecodeAborted) -> None:
+        assert sequence.slot is not None
+        if not self.runner.truncate(sequence.slot, sequence.n_cached):
+            self._fail(sequence, GenerationError(f"decoding was aborted: {error}"))
+
+    def _take_token(self, sequence: Sequence, row: int, watch: _Stopwatch) -> None:
+        """Chooses the sequence's next token and makes its event."""
+        started = perf_counter()
+        try:
+            logits = self.runner.logits(row)
+            chosen = sequence.sampler.choose(logits)
+            logprob, top = _logprobs(sequence.request, logits, chosen)
+            sampled = perf_counter()
+            watch.sampling += sampled - started
+            if sequence.n_generated == 0:
+                sequence.first_token = sampled
+            self.scheduler.append(sequence, chosen)
+            watch.n_tokens += 1
+            self._emit(sequence, chosen, logprob, top)
+            watch.text += perf_counter() - sampled
+        except Exception as error:  # the boundary of one request: its bad row must not stop others
+            _log.warning("request %d failed after decoding: %r", sequence.request_id, error)
+            self._fail(sequence, GenerationError(f"choosing the next token failed: {error}"))
+
+    def _emit(
+        self,
+        sequence: Sequence,
+        chosen: TokenId,
+        logprob: float | None,
+        top: tuple[tuple[TokenId, float], ...],
+    ) -> None:
+        """Makes the token's event, and ends the sequence if this was its last."""
+        is_control = self.vocabulary.is_control
+        top_tokens = tuple(
+            Token(other, sequence.text.peek(other), value, is_control(other))
+            for other, value in top
+        )
+        piece = sequence.text.push(chosen)
+        delta = piece.delta
+        reason = self._finish_reason(sequence, chosen, stopped=piece.stopped)
+        finish = None
+        if reason is not None:
+            if not piece.stopped:
+                delta += sequence.text.finish()
+            finish = Finish(
+                reason=reason, n_generated=sequence.n_generated, timings=_timings(sequence)
+            )
+        token = Token(chosen, piece.token_text, logprob, is_control(chosen))
+        event = TokenEvent(token=token, top_tokens=top_tokens, delta=delta, finish=finish)
+        self._events.append((sequence.request_id, event))
+        if finish is not None:
+            self._release(sequence)
+
+    def _finish_reason(
+        self, sequence: Sequence, chosen: TokenId, *, stopped: bool
+    ) -> FinishReason | None:
+        """End of generation comes before length, and length before a stop string."""
+        stopping = sequence.request.stopping
+        if self.vocabulary.is_end_of_generation(chosen) and not stopping.ignore_eos:
+            return FinishReason.EOS_TOKEN
+        if sequence.n_generated >= stopping.max_new_tokens:
+            return FinishReason.LENGTH
+        return FinishReason.STOP_SEQUENCE if stopped else None
+
+    # Ends
+
+    def _fail(self, sequence: Sequence, error: RequestError) -> None:
+        self._events.append((sequence.request_id, Failed(error)))
+        self._release(sequence)
+
+    def _fail_all(self, error: RequestError) -> None:
+        for sequence in list(self.scheduler.sequences()):
+            self._fail(sequence, type(error)(str(error)))
+        self._refuse_waiting(error)
+
+    def _refuse_waiting(self, error: RequestError) -> None:
+        """Requests that were submitted after the ``Stop`` was posted get their event as well."""
+        while True:
+            try:
+                command = self.commands.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(command, Submit):
+                self._events.append((command.request_id, Failed(type(error)(str(error)))))
+
+    def _release(self, sequence: Sequence) -> None:
+        slot = sequence.slot
+        self.scheduler.finish(sequence)
+        if slot is not None:
+            self.runner.clear(slot)
+
+    # Reports
+
+    def _flush(self, plan: StepPlan, prefill: list[int], watch: _Stopwatch) -> None:
+        if plan.chunks or self._events:
+            events = tuple(self._events)
+            self._events = []
+            self.publish(Publication(events, self._report(plan, prefill, watch)))
+
+    def _report(self, plan: StepPlan, prefill: list[int], watch: _Stopwatch) -> StepReport:
+        scheduler = self.scheduler
+        return StepReport(
+            n_decode_sequences=len(plan.chunks) - len(prefill),
+            n_prefill_sequences=len(prefill),
+            n_prefill_tokens=sum(prefill),
+            n_generated_tokens=watch.n_tokens,
+            n_joined=plan.n_joined,
+            n_queued=scheduler.n_queued,
+            n_running=scheduler.n_running,
+            n_reserved_cells=scheduler.slots.n_reserved,
+            decode_failed=watch.failed,
+            step_s=perf_counter() - watch.started,
+            decode_s=watch.decode,
+            sampling_s=watch.sampling,
+            text_s=watch.text,
+        )
+
+
+def _logprobs(
+    request: GenerationRequest, logits: Logits, chosen: TokenId
+) -> tuple[float | None, tuple[tuple[TokenId, float], ...]]:
+    """The chosen token's logprob and the likeliest tokens', where the request wants them."""
+    if not request.logprobs and request.n_top_tokens == 0:
+        return None, ()
+    norm = log_sum_exp(logits)
+    top: tuple[tuple[TokenId, float], ...] = ()
+    if request.n_top_tokens > 0:
+        ids = likeliest(logits, request.n_top_tokens)
+        top = tuple((TokenId(int(i)), float(logits[i]) - norm) for i in ids)
+    return float(logits[chosen]) - norm, top
+
+
+def _timings(sequence: Sequence) -> Timings:
+    return Timings(
+        submitted=sequence.submitted,
+        started=sequence.started,
+        first_token=sequence.first_token,
+        finished=perf_counter(),
+    )

@@ -1,0 +1,236 @@
+"""The Trio side of the engine: streams for requests, a thread for the model.
+
+Theory of operation
+-------------------
+``Engine.run`` is a task that keeps the decode thread alive: it runs ``DecodeLoop`` in one worker
+thread and, when it is cancelled, asks that thread to stop and waits for it. A request is a
+``GenerationStream``: entering it submits, leaving it cancels unless the terminal event came. What
+the thread publishes arrives in ``_deliver`` on the Trio thread, which puts each event into its
+stream's channel. A channel holds ``max_new_tokens + 1`` events, so that never blocks.
+
+When the thread dies, every open stream gets ``EngineDead``, and so does the nursery around ``run``:
+the process is to end, since nothing can be computed any more.
+"""
+
+import contextlib
+import itertools
+import logging
+import queue
+from collections.abc import Callable
+from time import perf_counter
+from types import TracebackType
+from typing import Self
+
+import attrs
+import trio
+
+from tgi_llama.engine.decode_loop import (
+    Cancel,
+    CommandQueue,
+    Publication,
+    Publish,
+    Stop,
+    Submit,
+)
+from tgi_llama.errors import EngineDead, IncompleteGeneration, RequestError, ShuttingDown
+from tgi_llama.generation import (
+    Failed,
+    GenerationRequest,
+    RequestId,
+    StepReport,
+    StreamEvent,
+    TokenEvent,
+)
+
+_log = logging.getLogger(__name__)
+
+LoadedCallback = Callable[[], None]
+
+LoopBody = Callable[[CommandQueue, Publish, LoadedCallback], None]
+"""What runs on the decode thread: loads the model, calls back, and steps until told to stop."""
+
+StepObserver = Callable[[StepReport], None]
+
+
+class GenerationStream:
+    """One request's events, in order: an async iterator of ``TokenEvent``.
+
+    A synchronous context manager, because submitting and cancelling only post a command: it can be
+    left in any state, also while its task is being cancelled. Trio thread only.
+    """
+
+    def __init__(self, engine: "Engine", request: GenerationRequest) -> None:
+        self._engine = engine
+        self._request = request
+        self._request_id: RequestId | None = None
+        self._send, self._receive = trio.open_memory_channel[StreamEvent](
+            request.stopping.max_new_tokens + 1
+        )
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        """Submits the request. Raises EngineDead or ShuttingDown when nobody would answer."""
+        self._request_id = self._engine._open(self, self._request)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._request_id is not None
+        self._engine._close(self._request_id, cancel=not self._ended)
+        self._send.close()
+        self._receive.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenEvent:
+        """The next token. Raises the error of a failed generation, once."""
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            event = await self._receive.receive()
+        except trio.EndOfChannel:
+            self._ended = True
+            raise IncompleteGeneration("the stream ended without a last token") from None
+        return self._note(event)
+
+    def next_nowait(self) -> TokenEvent | None:
+        """The next token if it is there already; None when it is not, or after the last."""
+        if self._ended:
+            return None
+        try:
+            event = self._receive.receive_nowait()
+        except trio.WouldBlock:
+            return None
+        return self._note(event)
+
+    def _note(self, event: StreamEvent) -> TokenEvent:
+        if isinstance(event, Failed):
+            self._ended = True
+            raise event.error
+        self._ended = event.finish is not None
+        return event
+
+    def _put(self, event: StreamEvent) -> None:
+        self._send.send_nowait(event)
+
+
+@attrs.define(eq=False)
+class Engine:
+    """Generates text for requests. Trio thread only, but for what ``run`` starts."""
+
+    body: LoopBody
+    observe_step: StepObserver = lambda _report: None
+    _commands: CommandQueue = attrs.field(factory=queue.SimpleQueue, init=False)
+    _streams: dict[RequestId, GenerationStream] = attrs.field(factory=dict, init=False)
+    _ids: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
+    _closed: RequestError | None = attrs.field(default=None, init=False)
+    """Why no request is taken any more."""
+    _degraded: bool = attrs.field(default=False, init=False)
+    _started: bool = attrs.field(default=False, init=False)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps the decode thread until cancelled or until ``stop``; has started when the model is
+        loaded. Raises what loading raised, or EngineDead when the thread died later."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_when_cancelled)
+            await self._run_thread(task_status)
+            nursery.cancel_scope.cancel()
+
+    @property
+    def is_healthy(self) -> bool:
+        """A model is loaded, its thread lives, and the last decode worked."""
+        return self._started and self._closed is None and not self._degraded
+
+    def open_stream(self, request: GenerationRequest) -> GenerationStream:
+        """The stream of a request; enter it to submit."""
+        return GenerationStream(self, request)
+
+    def stop(self, error: RequestError) -> None:
+        """Takes no more requests and ends the running ones with ``error`` at the next step."""
+        if self._closed is None:
+            self._closed = error
+        self._commands.put(Stop(error))
+
+    async def _stop_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.stop(ShuttingDown("the server is shutting down"))
+
+    async def _run_thread(self, task_status: trio.TaskStatus[None]) -> None:
+        token = trio.lowlevel.current_trio_token()
+
+        def publish(publication: Publication) -> None:
+            with contextlib.suppress(trio.RunFinishedError):  # the process is past caring
+                token.run_sync_soon(self._deliver, publication)
+
+        def loaded() -> None:
+            token.run_sync_soon(self._loaded, task_status)
+
+        try:
+            # Not abandoned on cancellation: the thread owns the native context, so it must leave
+            # by its own door. A limiter of its own keeps it from waiting for other threads.
+            await trio.to_thread.run_sync(
+                self.body, self._commands, publish, loaded, limiter=trio.CapacityLimiter(1)
+            )
+        except Exception as error:
+            if self._closed is not None and not self._started:
+                return  # asked to stop while loading, which it reports as a failure to load
+            self._die(error)
+            if self._started:
+                raise EngineDead(f"the decode thread died: {error!r}") from error
+            raise
+        self._end_streams(ShuttingDown("the engine has stopped"))
+
+    def _loaded(self, task_status: trio.TaskStatus[None]) -> None:
+        self._started = True
+        task_status.started()
+
+    def _die(self, error: Exception) -> None:
+        """Tells everybody who waits. Nobody is left in the dark."""
+        if self._started:
+            _log.critical("the decode thread died", exc_info=error)
+        self._closed = None
+        self._end_streams(EngineDead(f"the decode thread died: {error!r}"))
+
+    def _end_streams(self, error: RequestError) -> None:
+        if self._closed is None:
+            self._closed = error
+        for stream in self._streams.values():
+            stream._put(Failed(_copy(self._closed)))
+        self._streams.clear()
+
+    def _open(self, stream: GenerationStream, request: GenerationRequest) -> RequestId:
+        if self._closed is not None:
+            raise _copy(self._closed)
+        request_id = RequestId(next(self._ids))
+        self._streams[request_id] = stream
+        self._commands.put(Submit(request_id, request, perf_counter()))
+        return request_id
+
+    def _close(self, request_id: RequestId, *, cancel: bool) -> None:
+        if self._streams.pop(request_id, None) is not None and cancel:
+            self._commands.put(Cancel(request_id))
+
+    def _deliver(self, publication: Publication) -> None:
+        """Runs between Trio's tasks, where an exception would end the whole run."""
+        for request_id, event in publication.events:
+            stream = self._streams.get(request_id)
+            if stream is None:
+                continue  # left meanwhile; its Cancel is on the way
+            stream._put(event)
+            if isinstance(event, Failed) or event.finish is not None:
+                del self._streams[request_id]
+        if publication.report.n_computed_tokens > 0:
+            self._degraded = publication.report.decode_failed
+        self.observe_step(publication.report)
+
+
+def _copy(error: RequestError) -> RequestError:
+    """A new exception of the same kind, so that two tasks never share one traceback."""
+    return type(error)(str(error))

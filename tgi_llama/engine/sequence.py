@@ -1,0 +1,71 @@
+"""One request inside the engine, from the queue to its last token."""
+
+import enum
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from tgi_llama.engine.model_runner import SlotId
+from tgi_llama.engine.sampler import Sampler
+from tgi_llama.generation import GenerationRequest, RequestId, TokenId
+from tgi_llama.text.output import OutputText
+
+
+class Phase(enum.Enum):
+    """Where a sequence stands. It only ever moves downwards through this list, and may go to
+    FINISHED from each."""
+
+    QUEUED = enum.auto()
+    """No slot yet."""
+    PREFILL = enum.auto()
+    """Has a slot; some of its prompt is not computed yet."""
+    DECODE = enum.auto()
+    """One token per step."""
+    FINISHED = enum.auto()
+    """Its terminal event is made; owns nothing."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Sequence:
+    """The mutable state of one request. Decode thread only."""
+
+    request_id: RequestId
+    request: GenerationRequest
+    sampler: Sampler
+    text: OutputText
+    submitted: float
+    """Seconds on ``time.perf_counter``'s clock, like the two below."""
+    started: float = 0.0
+    first_token: float = 0.0
+    phase: Phase = Phase.QUEUED
+    slot: SlotId | None = None
+    n_cached: int = 0
+    """Tokens whose cells are computed."""
+    n_generated: int = 0
+    last_token: TokenId | None = None
+    """Chosen, but not decoded yet."""
+    _prompt: NDArray[np.int32] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._prompt = np.asarray(self.request.prompt_ids, dtype=np.int32)
+
+    @property
+    def n_prompt(self) -> int:
+        return len(self._prompt)
+
+    @property
+    def n_cells_needed(self) -> int:
+        """Cells in the worst case. The last token is never decoded, so it needs none."""
+        return self.n_prompt + self.request.stopping.max_new_tokens - 1
+
+    @property
+    def n_prompt_left(self) -> int:
+        return self.n_prompt - self.n_cached
+
+    def pending(self, n_tokens: int) -> NDArray[np.int32]:
+        """The next ``n_tokens`` tokens to decode, shape ``(n_tokens,)``."""
+        if self.phase is Phase.PREFILL:
+            return self._prompt[self.n_cached : self.n_cached + n_tokens]
+        assert n_tokens == 1
+        return np.array([self.last_token], dtype=np.int32)

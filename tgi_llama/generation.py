@@ -1,0 +1,212 @@
+"""The vocabulary that all layers share: one request's parameters and the events that answer it.
+
+Everything here is a frozen value, so it may cross threads. Nothing here imports another module of
+ours. Words are explained in ``docs/glossary.md``.
+"""
+
+import enum
+from typing import NewType
+
+import attrs
+
+TokenId = NewType("TokenId", int)
+RequestId = NewType("RequestId", int)
+
+
+class FinishReason(enum.Enum):
+    """Why a generation ended. The values are TGI's spelling on the native routes."""
+
+    LENGTH = "length"
+    EOS_TOKEN = "eos_token"
+    STOP_SEQUENCE = "stop_sequence"
+
+
+@attrs.frozen(kw_only=True)
+class SamplingParameters:
+    """How the next token is chosen. Every default means "off".
+
+    Applied in this order (TGI's): repetition, frequency and presence penalty, logit bias,
+    temperature, top-k, top-p, min-p, typical-p, then one draw. ``greedy`` skips everything after
+    the bias and takes the largest logit.
+    """
+
+    greedy: bool = False
+    temperature: float = 1.0
+    """Divides the logits; > 0."""
+    top_k: int = 0
+    """Keep the k likeliest; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of likeliest tokens whose probabilities reach this sum."""
+    min_p: float = 0.0
+    """Keep tokens at least this fraction as likely as the likeliest."""
+    typical_p: float = 1.0
+    """Locally typical sampling (Meister et al., 2022): the mass to keep."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens seen in prompt or output."""
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's logit once per occurrence in the output."""
+    presence_penalty: float = 0.0
+    """Subtracted once from the logit of every token that occurs in the output."""
+    logit_bias: tuple[tuple[TokenId, float], ...] = ()
+    seed: int = 0
+    """0 <= seed < 2**64. Drawn by the caller when the client sent none."""
+
+
+@attrs.frozen(kw_only=True)
+class StoppingParameters:
+    max_new_tokens: int
+    """>= 1. The end-of-generation token counts as one of them."""
+    stop_strings: tuple[str, ...] = ()
+    keep_stop_string: bool = True
+    """True: the visible text ends with the stop string (native routes). False: it is cut off
+    (OpenAI routes), so text that may still become a stop string is held back meanwhile."""
+    ignore_eos: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class GenerationRequest:
+    """One validated generation. ``prompt_ids`` holds at least one token."""
+
+    prompt_ids: tuple[TokenId, ...]
+    sampling: SamplingParameters
+    stopping: StoppingParameters
+    logprobs: bool = False
+    """Compute the log-probability of each chosen token: log-softmax of the model's raw logits at
+    temperature 1, before penalties and filters. It costs a pass over the vocabulary per token."""
+    n_top_tokens: int = 0
+    """List this many likeliest tokens (with logprobs) at each step."""
+
+
+@attrs.frozen
+class Token:
+    """One generated token as a client sees it."""
+
+    id: TokenId
+    text: str
+    """What this token added to the text. Empty while a character of several tokens is incomplete;
+    a control token has its own spelling, for example ``<|im_end|>``."""
+    logprob: float | None
+    """None when it was not asked for."""
+    special: bool
+    """A control token of the vocabulary. Never part of ``TokenEvent.delta``."""
+
+
+@attrs.frozen(kw_only=True)
+class Timings:
+    """Moments of one request in seconds on ``time.perf_counter``'s clock."""
+
+    submitted: float
+    started: float
+    """The first step that worked on this request; until then it was queued."""
+    first_token: float
+    finished: float
+
+
+@attrs.frozen(kw_only=True)
+class Finish:
+    """The end of a generation that went well; carried by the event of its last token."""
+
+    reason: FinishReason
+    n_generated: int
+    """Tokens chosen, the end-of-generation token included."""
+    timings: Timings
+
+
+@attrs.frozen(kw_only=True)
+class TokenEvent:
+    """One generated token. ``finish`` is set on the last one, and nothing follows it."""
+
+    token: Token
+    top_tokens: tuple[Token, ...] = ()
+    """The likeliest tokens of this step, descending; ``n_top_tokens`` of them, and more on ties."""
+    delta: str
+    """What to append to the visible text: the concatenation of all deltas is the whole generated
+    text. Differs from ``token.text`` for control tokens and where text is held back."""
+    finish: Finish | None = None
+
+
+@attrs.frozen
+class Failed:
+    """The generation ended without a result. Terminal: nothing follows it."""
+
+    error: Exception
+
+
+StreamEvent = TokenEvent | Failed
+
+
+@attrs.frozen(kw_only=True)
+class StepReport:
+    """What one step of the decode thread did, for the metrics. Times are in seconds.
+
+    A step that only took commands (a cancel, say) computed no tokens: its times mean nothing.
+    """
+
+    n_decode_sequences: int
+    """Sequences that were given one more token."""
+    n_prefill_sequences: int
+    n_prefill_tokens: int
+    """Prompt tokens computed."""
+    n_generated_tokens: int
+    """Tokens chosen; a prompt that ends in this step yields its first."""
+    n_joined: int
+    """Sequences that left the queue for a slot in this step."""
+    n_queued: int
+    """Sequences without a slot after the step."""
+    n_running: int
+    """Sequences with a slot after the step."""
+    n_reserved_cells: int
+    """Cells promised to the running sequences after the step."""
+    decode_failed: bool
+    """At least one ``llama_decode`` of the step did not succeed."""
+    step_s: float
+    """The whole step."""
+    decode_s: float
+    """``llama_decode`` with the wait for its result."""
+    sampling_s: float
+    text_s: float
+    """Detokenising, stop strings, events."""
+
+    @property
+    def n_computed_tokens(self) -> int:
+        return self.n_decode_sequences + self.n_prefill_tokens
+
+    @property
+    def python_s(self) -> float:
+        """Everything but the native decode and sampling."""
+        return self.step_s - self.decode_s - self.sampling_s
+
+
+@attrs.frozen(kw_only=True)
+class ModelDescription:
+    """What is loaded, as reported by ``/info`` and in the start-up line."""
+
+    architecture: str
+    """llama.cpp's name, for example ``qwen2``."""
+    description: str
+    """llama.cpp's one-line description: size class and quantization."""
+    n_parameters: int
+    size_bytes: int
+    n_vocab: int
+    n_context_train: int
+    """Longest context the model was trained for, in tokens."""
+    n_cells: int
+    """Cells of the KV memory over all slots."""
+    n_slots: int
+    kv_layout: str
+    """``streams`` or ``unified``."""
+    max_batch_tokens: int
+    """Most tokens in one call of ``llama_decode``."""
+    physical_batch_tokens: int
+    n_threads: int
+    n_threads_batch: int
+    n_gpu_layers: int
+    backend: str
+    """``cpu`` or the name of the device that holds the layers."""
+    type_k: str
+    type_v: str
+    flash_attention: str
+    mmap: bool
+    mlock: bool
+    numa: str
+    offload_kqv: bool
