@@ -1,0 +1,334 @@
+"""The command line and the environment: from texts to a ``Config``, and from failures to one line.
+
+The options are made from the descriptions in ``config``. This module must stay quick to import:
+whatever serves is imported only when there is something to serve.
+"""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from click.types import OptionHelpExtra
+
+from tgi_llama.config import Config, options
+from tgi_llama.cpus import n_available_cpus
+from tgi_llama.errors import ConfigError, TgiLlamaError
+from tgi_llama.logs import set_up_logs
+from tgi_llama.option import Group, Option
+
+_PROGRAM = "tgi-llama"
+_INTRODUCTION = (
+    "Serve a GGUF model with the HTTP interface of Hugging Face's text-generation-inference and"
+    " with OpenAI's. Without options, a small built-in demo model is served on port 3000."
+)
+_ENVIRONMENT_RULE = (
+    "Options can also be set in the environment: --max-input-tokens is MAX_INPUT_TOKENS, a switch"
+    " takes true or false, and the command line wins. An empty variable counts as unset. --hostname"
+    " and the options that only show something are not read from it."
+)
+_EXIT_RUN_TIME, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main() -> None:
+    """The console script. Leaves with the exit status of ``run``."""
+    sys.exit(run(sys.argv[1:], serve=_serve))
+
+
+def run(arguments: Sequence[str], *, serve: Callable[[Config], None]) -> int:
+    """Parses, sets up the logs, serves; returns the exit status.
+
+    0: served to the end, or printed what was asked. 2: an option, variable or file is wrong. 1: it
+    shows only at run time that it does not work here. 130: interrupted. A failure is one line on
+    standard error; only a defect of ours leaves a traceback.
+    """
+    status = 0
+    try:
+        config = parse(arguments)
+        if config is not None:
+            start_logging(config)
+            serve(config)
+    except* ConfigError as group:
+        status = _report(group, status=_EXIT_USAGE)
+    except* (TgiLlamaError, OSError) as group:
+        status = _report(group, status=_EXIT_RUN_TIME)
+    except* (KeyboardInterrupt, click.Abort):
+        status = _EXIT_INTERRUPTED
+    return status
+
+
+def parse(arguments: Sequence[str]) -> Config | None:
+    """The configuration of the command line over the environment. None where the arguments only
+    asked for something to be printed, for example ``--help``, which is done. Raises ConfigError."""
+    try:
+        result = _command().main(list(arguments), prog_name=_PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        raise ConfigError(error.format_message()) from error
+    return result if isinstance(result, Config) else None
+
+
+def config_from_environment() -> Config:
+    """The configuration of the environment alone, for a server that has a command line of its own
+    such as ``hypercorn -k trio``. Raises ConfigError."""
+    try:
+        with _command().make_context(_PROGRAM, []) as context:
+            return _config_of(context)
+    except click.ClickException as error:
+        raise ConfigError(error.format_message()) from error
+
+
+def _serve(config: Config) -> None:
+    from tgi_llama import lifecycle  # not at the top: it loads the native library
+
+    lifecycle.run(config)
+
+
+def start_logging(config: Config) -> None:
+    """Sets up the logs and warns of options that change nothing; for either way of starting."""
+    set_up_logs(config.log_level, json_output=config.json_output)
+    for warning in config.warnings():
+        logging.getLogger(__name__).warning(warning)
+
+
+def _report(group: BaseExceptionGroup[BaseException], *, status: int) -> int:
+    """Writes one line about the first failure in the group and returns the status."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    message = " ".join(str(error).split()) or type(error).__name__
+    click.echo(f"{_PROGRAM}: error: {message}", err=True)
+    return status
+
+
+def _config_of(context: click.Context) -> Config:
+    """Hands over what was given and nothing else: the defaults are ``Config``'s."""
+    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    return Config(
+        **{
+            name: value
+            for name, value in context.params.items()
+            if context.get_parameter_source(name) in given
+        }
+    )
+
+
+def _config_of_current_context(**_: object) -> Config:
+    return _config_of(click.get_current_context())
+
+
+def _command() -> click.Command:
+    return _GroupedCommand(
+        _PROGRAM,
+        params=[_ConfigOption(option) for option in options()] + _printing_options(),
+        callback=_config_of_current_context,
+        help=_INTRODUCTION,
+        epilog=_ENVIRONMENT_RULE,
+        context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+    )
+
+
+class _GroupedCommand(click.Command):
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the options under the headings of their groups, the others last."""
+        parameters = self.get_params(ctx)
+        ours = [parameter for parameter in parameters if isinstance(parameter, _ConfigOption)]
+        for group in Group:
+            members = [parameter for parameter in ours if parameter.option.group is group]
+            _write_section(group.value, members, ctx, formatter)
+        others = [parameter for parameter in parameters if parameter not in ours]
+        _write_section("Information", others, ctx, formatter)
+
+
+def _write_section(
+    title: str,
+    parameters: Iterable[click.Parameter],
+    ctx: click.Context,
+    formatter: click.HelpFormatter,
+) -> None:
+    records = [parameter.get_help_record(ctx) for parameter in parameters]
+    with formatter.section(title):
+        formatter.write_dl([record for record in records if record is not None])
+
+
+class _ConfigOption(click.Option):
+    """The click option of one field of ``Config``."""
+
+    def __init__(self, option: Option) -> None:
+        is_switch = option.kind is bool
+        super().__init__(
+            _declarations(option),
+            type=_type_of(option),
+            is_flag=is_switch,
+            multiple=option.is_repeatable,
+            default=None,
+            envvar=option.variables or None,
+            metavar=None if is_switch else f"<{option.unit}>",
+            help=_help_of(option),
+        )
+        self.option = option
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:  # noqa: ARG002  # click's
+        """Nothing: the help text says the default and the range already, in our words."""
+        return {}
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Adds the off switch's variable: ``DISABLE_MMAP=true`` is ``USE_MMAP=false``."""
+        value = super().resolve_envvar_value(ctx)
+        variable = self.option.off_variable
+        off_value = os.environ.get(variable) if variable else None
+        if not off_value:
+            return value
+        hint = f"environment variable '{variable}'"
+        try:
+            is_off = _Switch().convert(off_value, None, ctx)
+        except click.BadParameter as error:
+            raise click.BadParameter(error.message, ctx, param_hint=hint) from error
+        if value is not None and _Switch().convert(value, self, ctx) is is_off:
+            message = f"it contradicts {self.option.variables[0]}"
+            raise click.BadParameter(message, ctx, param_hint=hint)
+        return "false" if is_off else "true"
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Names the variable too where the value came from the environment."""
+        hint = super().get_error_hint(ctx)
+        source = ctx.get_parameter_source(self.name or "") if ctx is not None else None
+        if source is not ParameterSource.ENVIRONMENT:
+            return hint
+        variable = next(name for name in self.option.variables if os.environ.get(name))
+        return f"{hint} (environment variable '{variable}')"
+
+
+def _declarations(option: Option) -> list[str]:
+    flag = f"{option.flag}/{option.off_switch}" if option.off_switch else option.flag
+    return [option.name, flag, *option.aliases]
+
+
+def _type_of(option: Option) -> "click.ParamType[Any]":
+    if option.choices:
+        return _Spelling(option.choices, case_sensitive=False)
+    if option.kind is bool:
+        return _Switch()
+    if option.kind is int:
+        return _Integer(min=option.minimum, max=option.maximum)
+    if option.kind is float:
+        return _Number(min=option.minimum, max=option.maximum)
+    if option.kind is Path:
+        return click.Path(exists=True, dir_okay=False, path_type=Path)
+    return _Text(option)
+
+
+def _help_of(option: Option) -> str:
+    facts = [f"default: {option.shown_default}"]
+    if option.shown_range:
+        facts.append(option.shown_range)
+    return f"{option.help} [{'; '.join(facts)}]"
+
+
+class _Spelling(click.Choice[str]):
+    """Choices in which a dash is as good as an underscore: TGI writes ``q8-0``, llama.cpp ``q8_0``.
+
+    The value is the choice as ``config`` spells it.
+    """
+
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
+        return super().normalize_choice(str(choice), ctx).replace("-", "_")
+
+
+class _Switch(click.types.BoolParamType):
+    """On or off; a text only where it comes from the environment."""
+
+    def convert(
+        self, value: bool | str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> bool:
+        try:
+            return bool(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"expected true or false, got {value!r}.", param, ctx)
+
+
+class _Integer(click.IntRange):
+    name = "whole number"
+
+
+class _Number(click.FloatRange):
+    name = "number"
+
+
+class _Text(click.types.StringParamType):
+    """A text that matches the option's pattern."""
+
+    def __init__(self, option: Option) -> None:
+        self._option = option
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        text = str(value)
+        if re.fullmatch(self._option.pattern, text) is None:
+            found = "" if self._option.secret else f", got {text!r}"
+            self.fail(f"expected {self._option.expected}{found}.", param, ctx)
+        return text
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """A variable holds one value of a repeatable option, as in TGI: a key may hold a space."""
+        return [rv]
+
+
+def _printing_options() -> list[click.Parameter]:
+    """Options that print something and end."""
+    return [
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_and_exit(lambda: f"{_PROGRAM} {_version_of('tgi_llama')}"),
+            help="Show the version and exit.",
+        ),
+        click.Option(
+            ["--env", "-e"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_and_exit(_environment_information),
+            help="Show what a bug report should say about this machine and exit.",
+        ),
+    ]
+
+
+def _print_and_exit(
+    text: Callable[[], str],
+) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, _parameter: click.Parameter, is_given: bool) -> None:
+        if is_given and not ctx.resilient_parsing:
+            click.echo(text())
+            ctx.exit()
+
+    return callback
+
+
+def _environment_information() -> str:
+    """Versions and the machine; nothing from the environment itself, which may hold secrets."""
+    return "\n".join(
+        (
+            f"{_PROGRAM}: {_version_of('tgi_llama')}",
+            f"llama-cpp-python: {_version_of('llama-cpp-python')}",
+            f"Python: {platform.python_version()}",
+            f"Platform: {platform.platform()}",
+            f"CPUs this process may use: {n_available_cpus()}",
+        )
+    )
+
+
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

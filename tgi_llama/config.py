@@ -1,0 +1,484 @@
+"""The configuration: one frozen value, and the one place where every option is described.
+
+Option names are the field names with dashes, environment names the same in upper case. Values that
+depend on others (threads, batch sizes) are worked out here, and texts that may come from a file
+are read here: whoever holds a ``Config`` sees final values only.
+"""
+
+from pathlib import Path
+
+import attrs
+
+from tgi_llama.errors import ConfigError
+
+from .cpus import n_available_cpus
+from .option import Group, Option, derived, described, options_of
+from .option_files import api_keys, template_text
+
+_MAX_THREADS = 512  # GGML_MAX_N_THREADS
+_MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
+_PHYSICAL_BATCH = 512  # llama.cpp's own default; docs/options.md says why not TGI's
+_KV_TYPES = (
+    "f32 f16 bf16 f64 q4_0 q4_1 q5_0 q5_1 q8_0 q8_1 q2_k q3_k q4_k q5_k q6_k q8_k iq1_s iq1_m"
+    " iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s iq4_nl iq4_xs tq1_0 tq2_0 i8 i16 i32 i64"
+)
+_KV_TYPE_HELP = (
+    "llama.cpp can use f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0 and q5_1; the start fails on"
+    " the rest of TGI's list. q8-0 is another spelling of q8_0."
+)
+
+
+def _or_default(given: int | None, default: int) -> int:
+    return default if given is None else given
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """All options with their final values. Raises ConfigError where they contradict each other.
+
+    The command line checks each value's own syntax and names the option or variable; ranges and
+    choices are checked here again, since they also bind the values that were worked out.
+    """
+
+    # Model
+
+    model_id: str | None = described(
+        None,
+        group=Group.MODEL,
+        unit="name or folder",
+        default_text="the built-in demo model",
+        help="A local folder with a GGUF file, its tokenizer.json and its chat template; or,"
+        " together with --model-gguf, the name to report.",
+    )
+    model_gguf: Path | None = described(  # noqa: RUF009  # an attrs field
+        None,
+        group=Group.MODEL,
+        unit="file",
+        default_text="the *.gguf of the --model-id folder",
+        help="The GGUF file to serve.",
+    )
+    chat_template: str | None = described(
+        None,
+        group=Group.MODEL,
+        unit="file or text",
+        default_text="the model's own",
+        help="Jinja template for chats: a file, or the template itself.",
+        resolve=lambda given, _: template_text(given),
+    )
+    tokenizer_config_path: Path | None = described(  # noqa: RUF009  # an attrs field
+        None,
+        group=Group.MODEL,
+        unit="file",
+        default_text="the one in the model's folder",
+        help="A tokenizer_config.json to use instead of the model's.",
+    )
+
+    # llama.cpp: processors and memory
+
+    n_threads: int = derived(
+        lambda given, _: given or min(n_available_cpus(), _MAX_THREADS),
+        group=Group.LLAMA_CPP,
+        unit="threads",
+        minimum=0,
+        maximum=_MAX_THREADS,
+        default_text="the CPUs this process may use",
+        help="Threads that compute a step of a single token. 0 means the default.",
+    )
+    n_threads_batch: int = derived(
+        lambda given, config: given or config.n_threads,
+        group=Group.LLAMA_CPP,
+        unit="threads",
+        minimum=0,
+        maximum=_MAX_THREADS,
+        default_text="n-threads",
+        help="Threads that compute a step of several tokens: prompts, and generation for two or"
+        " more requests at once. 0 means the default.",
+    )
+    n_gpu_layers: int = described(
+        0,
+        group=Group.LLAMA_CPP,
+        unit="layers",
+        minimum=-1,
+        help="Layers to keep in GPU memory; -1 means all of them.",
+    )
+    split_mode: str = described(
+        "layer",
+        group=Group.LLAMA_CPP,
+        unit="mode",
+        pattern=r"layer|row|[0-9]{1,3}",
+        expected="a GPU number or `layer` or `row`",
+        help="How several GPUs share the model: layer, row, or the number of the one GPU to use.",
+    )
+    numa: str = described(
+        "disabled",
+        group=Group.LLAMA_CPP,
+        unit="strategy",
+        choices=("disabled", "distribute", "isolate", "numactl", "mirror"),
+        help="Placement on machines with several memory nodes: disabled, distribute, isolate,"
+        " numactl or mirror.",
+    )
+    use_mmap: bool = described(
+        True,
+        group=Group.LLAMA_CPP,
+        off_switch="--disable-mmap",
+        help="Map the GGUF file into memory instead of reading it.",
+    )
+    use_mlock: bool = described(
+        False,
+        group=Group.LLAMA_CPP,
+        help="Lock the model in memory, so that it is never swapped out.",
+    )
+    offload_kqv: bool = described(
+        True,
+        group=Group.LLAMA_CPP,
+        off_switch="--disable-offload-kqv",
+        help="Keep the KV memory and its operations on the GPU.",
+    )
+    flash_attention: bool = described(
+        True,
+        group=Group.LLAMA_CPP,
+        off_switch="--disable-flash-attention",
+        help="Use flash attention. A quantized --type-v needs it.",
+    )
+    type_k: str = described(
+        "f16",
+        group=Group.LLAMA_CPP,
+        unit="type",
+        choices=tuple(_KV_TYPES.split()),
+        help=f"Type of the K half of the KV memory. {_KV_TYPE_HELP}",
+    )
+    type_v: str = described(
+        "f16",
+        group=Group.LLAMA_CPP,
+        unit="type",
+        choices=tuple(_KV_TYPES.split()),
+        help="Type of the V half of the KV memory; as for --type-k.",
+    )
+    kv_layout: str = described(
+        "auto",
+        group=Group.LLAMA_CPP,
+        unit="layout",
+        choices=("streams", "unified", "auto"),
+        help="streams: every sequence owns max-total-tokens cells. unified: all sequences share"
+        " one pool of cells, which may be smaller than their sum. auto: the server chooses.",
+    )
+
+    # Limits of one request
+
+    max_input_tokens: int = described(
+        1024,
+        group=Group.REQUEST,
+        unit="tokens",
+        minimum=1,
+        aliases=("--max-input-length",),
+        help="Longest prompt. A longer one is refused, unless the request asks to truncate it.",
+    )
+    max_total_tokens: int = described(
+        2048,
+        group=Group.REQUEST,
+        unit="tokens",
+        minimum=1,
+        help="Most tokens of prompt and output together.",
+    )
+    max_best_of: int = described(
+        2,
+        group=Group.REQUEST,
+        unit="sequences",
+        minimum=1,
+        help="Largest best_of: alternatives computed for one request.",
+    )
+    max_stop_sequences: int = described(
+        4,
+        group=Group.REQUEST,
+        unit="strings",
+        minimum=0,
+        help="Most stop strings.",
+    )
+    max_top_n_tokens: int = described(
+        5,
+        group=Group.REQUEST,
+        unit="tokens",
+        minimum=0,
+        help="Largest top_n_tokens: likeliest tokens listed for each step.",
+    )
+    max_client_batch_size: int = described(
+        32,
+        group=Group.REQUEST,
+        unit="prompts",
+        minimum=1,
+        help="Most prompts in one call of /v1/completions.",
+    )
+    disable_grammar_support: bool = described(
+        False,
+        group=Group.REQUEST,
+        help="Refuse requests that constrain the output by a grammar.",
+    )
+    payload_limit: int = described(
+        2_000_000,
+        group=Group.REQUEST,
+        unit="bytes",
+        minimum=1,
+        help="Largest request body; a larger one is answered 413.",
+    )
+
+    # Batching
+
+    max_concurrent_requests: int = described(
+        128,
+        group=Group.BATCH,
+        unit="requests",
+        minimum=0,
+        help="Requests that may run or wait for their turn; one more is answered 429 at once."
+        " 0 refuses all. The default leaves room to wait: TGI's llamacpp backend has twice its"
+        " batch size here, which refuses clients that could have been served a moment later.",
+    )
+    validation_workers: int = described(
+        2,
+        group=Group.BATCH,
+        unit="threads",
+        minimum=1,
+        maximum=_MAX_THREADS,
+        help="Threads that check and tokenize requests.",
+    )
+    max_batch_size: int = derived(
+        lambda given, config: given or min(config.n_threads_batch, _MAX_SEQUENCES),
+        group=Group.BATCH,
+        unit="sequences",
+        minimum=0,
+        maximum=_MAX_SEQUENCES,
+        default_text=f"n-threads-batch, at most {_MAX_SEQUENCES}",
+        help="Sequences that are generated at the same time. 0 means the default.",
+    )
+    max_batch_total_tokens: int = derived(
+        lambda given, config: _or_default(given, config.max_batch_size * config.max_total_tokens),
+        group=Group.BATCH,
+        unit="tokens",
+        minimum=1,
+        default_text="max-batch-size * max-total-tokens",
+        help="Cells of the KV memory, which all sequences share out: the context size.",
+    )
+    max_physical_batch_total_tokens: int = derived(
+        lambda given, config: min(
+            _or_default(given, _PHYSICAL_BATCH), config.max_batch_total_tokens
+        ),
+        group=Group.BATCH,
+        unit="tokens",
+        minimum=1,
+        default_text=f"{_PHYSICAL_BATCH}, at most max-batch-total-tokens",
+        help="Most tokens that llama.cpp computes in one go; memory for intermediate results"
+        " grows with it. More than max-batch-total-tokens counts as that many.",
+    )
+    max_batch_prefill_tokens: int = described(
+        128,
+        group=Group.BATCH,
+        unit="tokens",
+        minimum=1,
+        help="While other sequences generate, at most this many prompt tokens are computed per"
+        " step. More of them start a long prompt sooner and delay the running streams longer.",
+    )
+
+    # HTTP server
+
+    hostname: str = described(
+        "0.0.0.0",
+        group=Group.HTTP,
+        unit="address",
+        pattern=r"\S+",
+        expected="an address to listen on",
+        has_variable=False,  # containers and shells set HOSTNAME to something else
+        help="Address to listen on. Not read from the environment.",
+    )
+    port: int = described(
+        3000,
+        group=Group.HTTP,
+        unit="port",
+        minimum=0,
+        maximum=65535,
+        aliases=("-p",),
+        help="Port to listen on; 0 takes a free one.",
+    )
+    prometheus_port: int | None = described(
+        None,
+        group=Group.HTTP,
+        unit="port",
+        minimum=0,
+        maximum=65535,
+        help="Serve /metrics on this port too; it is always served on --port.",
+    )
+    api_key_file: Path | None = described(  # noqa: RUF009  # an attrs field
+        None,
+        group=Group.HTTP,
+        unit="file",
+        help="Accept the keys in this file too, one a line.",
+    )
+    api_key: tuple[str, ...] = described(
+        (),
+        group=Group.HTTP,
+        unit="key",
+        secret=True,
+        help="Ask clients for this bearer token. Repeat it to accept several. A key on the"
+        " command line can be seen by others on the machine; a file or API_KEY cannot.",
+        resolve=lambda given, config: given + api_keys(config.api_key_file),
+    )
+    cors_allow_origin: tuple[str, ...] = described(
+        (),
+        group=Group.HTTP,
+        unit="origin",
+        default_text="any",
+        help="Let pages of this origin use the server from a browser. Repeat it for several.",
+    )
+    graceful_termination_timeout: float = described(
+        90.0,
+        group=Group.HTTP,
+        unit="seconds",
+        minimum=0,
+        aliases=("-g",),
+        help="How long running requests may go on after SIGTERM or SIGINT.",
+    )
+
+    # Logs
+
+    log_level: str = described(
+        "info",
+        group=Group.LOGS,
+        unit="level",
+        choices=("debug", "info", "warn", "error"),
+        help="Least severe messages of the server to log: debug, info, warn or error. Other"
+        " software logs from info on.",
+    )
+    json_output: bool = described(
+        False,
+        group=Group.LOGS,
+        help="Log one JSON object per line.",
+    )
+
+    # Accepted for compatibility, without effect
+
+    revision: str = described(
+        "main",
+        group=Group.NO_EFFECT,
+        unit="revision",
+        help="Revision of a hub model.",
+        no_effect="this version serves local files and downloads nothing",
+    )
+    defrag_threshold: float = described(
+        -1.0,
+        group=Group.NO_EFFECT,
+        unit="ratio",
+        minimum=-1,
+        help="Share of holes at which the KV memory was defragmented.",
+        no_effect="llama.cpp no longer defragments its KV memory",
+    )
+    waiting_served_ratio: float = described(
+        1.2,
+        group=Group.NO_EFFECT,
+        unit="ratio",
+        minimum=0,
+        help="When waiting requests interrupted running ones.",
+        no_effect="requests join the running batch at the next step",
+    )
+    max_waiting_tokens: int = described(
+        20,
+        group=Group.NO_EFFECT,
+        unit="tokens",
+        minimum=0,
+        help="How long waiting requests could be kept out of the batch.",
+        no_effect="requests join the running batch at the next step",
+    )
+    enable_prefill_logprobs: bool = described(
+        False,
+        group=Group.NO_EFFECT,
+        help="Compute logprobs of prompt tokens.",
+        no_effect="this version computes no logprobs of prompt tokens",
+    )
+    max_image_fetch_size: int = described(
+        1_073_741_824,
+        group=Group.NO_EFFECT,
+        unit="bytes",
+        minimum=0,
+        help="Largest image to fetch.",
+        no_effect="this version fetches no images",
+    )
+    otlp_endpoint: str | None = described(
+        None,
+        group=Group.NO_EFFECT,
+        unit="address",
+        help="Where to send traces.",
+        no_effect="this version sends no traces",
+    )
+    otlp_service_name: str = described(
+        "text-generation-inference.router",
+        group=Group.NO_EFFECT,
+        unit="name",
+        help="Name of the service in traces.",
+        no_effect="this version sends no traces",
+    )
+    usage_stats: str = described(
+        "off",
+        group=Group.NO_EFFECT,
+        unit="level",
+        choices=("on", "no-stack", "off"),
+        help="Usage statistics to send: on, no-stack or off.",
+        no_effect="nothing is ever sent anywhere",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        _check_token_limits(self)
+        _check_single_values(self)
+        _check_ports(self)
+
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each option that was given although it changes nothing."""
+        return tuple(
+            f"{option.flag} has no effect: {option.no_effect}"
+            for option in options()
+            if option.no_effect and getattr(self, option.name) != option.default
+        )
+
+
+def options() -> tuple[Option, ...]:
+    """All options in the order in which they are shown."""
+    return options_of(Config)
+
+
+def _check_token_limits(config: Config) -> None:
+    """TGI's cross checks, in its order and with its texts."""
+    n_wanted = config.max_batch_size * config.max_total_tokens
+    if config.max_input_tokens >= config.max_total_tokens:
+        raise ConfigError(
+            "`max_input_tokens` must be < `max_total_tokens`"
+            f" (--max-input-tokens {config.max_input_tokens},"
+            f" --max-total-tokens {config.max_total_tokens})"
+        )
+    if config.max_total_tokens > config.max_batch_total_tokens:
+        raise ConfigError(
+            "`max_total_tokens` must be <= `max_batch_total_tokens`"
+            f" (--max-total-tokens {config.max_total_tokens},"
+            f" --max-batch-total-tokens {config.max_batch_total_tokens})"
+        )
+    if n_wanted > config.max_batch_total_tokens and config.kv_layout == "streams":
+        raise ConfigError(
+            "`max_batch_size` * `max_total_tokens` must be <= `max_batch_total_tokens`"
+            f" (--max-batch-size {config.max_batch_size}, --max-total-tokens"
+            f" {config.max_total_tokens}, --max-batch-total-tokens {config.max_batch_total_tokens})"
+            " with --kv-layout streams"
+        )
+
+
+def _check_single_values(config: Config) -> None:
+    for option in options():
+        value = getattr(config, option.name)
+        if isinstance(value, (int, float)) and not option.allows(value):
+            above = value > option.maximum
+            limit = f"at most {option.maximum}" if above else f"at least {option.minimum}"
+            raise ConfigError(f"{option.flag} must be {limit}. Given: {value}")
+        if option.choices and value not in option.choices:
+            choices = ", ".join(option.choices)
+            raise ConfigError(f"{option.flag} must be one of {choices}. Given: {value!r}")
+
+
+def _check_ports(config: Config) -> None:
+    if config.prometheus_port and config.prometheus_port == config.port:
+        raise ConfigError(
+            f"--prometheus-port and --port must differ. Given: {config.port} for both"
+        )

@@ -1,0 +1,39 @@
+"""Options whose value stands in a file. Files are read once, while the configuration is made."""
+
+import os
+from pathlib import Path
+
+from tgi_llama.errors import ConfigError
+
+
+def template_text(given: str | None) -> str | None:
+    """The chat template itself: the content of the file where ``given`` names one.
+
+    What is not a file must look like a template, so that a mistyped path is not taken for one.
+    Raises ConfigError.
+    """
+    if given is None or (not os.path.isfile(given) and "{" in given):
+        return given
+    return _read_text("--chat-template", Path(given))
+
+
+def api_keys(path: Path | None) -> tuple[str, ...]:
+    """The keys in the file, one a line; none without a file. Raises ConfigError."""
+    if path is None:
+        return ()
+    lines = _read_text("--api-key-file", path).splitlines()
+    keys = tuple(line.strip() for line in lines if line.strip())
+    if not keys:  # with no key at all the server would be open to everyone
+        raise ConfigError(f"--api-key-file: no key in the file {str(path)!r}")
+    return keys
+
+
+def _read_text(flag: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{flag}: cannot read the file {str(path)!r}: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{flag}: the file {str(path)!r} is not UTF-8 text") from error
