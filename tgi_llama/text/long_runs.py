@@ -1,5 +1,6 @@
 """Cuts text whose words are so long that matching them could exhaust a thread's stack."""
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ def cut_long_runs(text: str, limit: int) -> list[str]:
     before. Costs one pass, and nothing more for text without such runs.
     """
     cuts = [0, *_cuts(text, limit), len(text)]
-    return [text[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+    return [text[start:stop] for start, stop in itertools.pairwise(cuts)]
 
 
 def _cuts(text: str, limit: int) -> Iterator[int]:
