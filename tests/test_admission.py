@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from fakes.engine import FakeEngine
 
 from tgi_llama.admission import Admission, ValidationWorkers
@@ -94,6 +95,17 @@ async def test_draining_refuses_new_requests_and_lets_old_ones_submit() -> None:
     assert engine.n_open == 0
 
 
+async def test_further_permits_are_given_while_draining_but_not_beyond_the_last() -> None:
+    door = admission(n_permits=3)
+    with door.permit():
+        door.start_draining()
+        with door.further_permits(2):
+            assert door.n_running == 3
+        with pytest.raises(Overloaded), door.further_permits(3):
+            pass
+    assert door.n_running == 0
+
+
 async def test_submit_to_a_stopped_engine_is_refused() -> None:
     engine = FakeEngine()
     engine.stop()
@@ -106,9 +118,7 @@ async def test_wait_idle_without_requests_returns_at_once() -> None:
         await admission().wait_idle()
 
 
-async def test_wait_idle_returns_for_all_waiters_when_the_last_permit_is_back(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_wait_idle_returns_for_all_waiters_when_the_last_permit_is_back() -> None:
     door = admission()
     left = []
 
@@ -129,9 +139,7 @@ async def test_wait_idle_returns_for_all_waiters_when_the_last_permit_is_back(
     assert sorted(left) == ["a", "b"]
 
 
-async def test_wait_idle_waits_again_when_a_request_slipped_in(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_wait_idle_waits_again_when_a_request_slipped_in() -> None:
     door = admission()
     async with trio.open_nursery() as nursery:
         permit = door.permit()
@@ -188,10 +196,9 @@ async def test_validate_runs_as_many_calls_at_a_time_as_there_are_workers() -> N
     async def validate() -> None:
         results.append(await workers.validate(lambda: both_inside.wait(timeout=10)))
 
-    async with running(workers):
-        async with trio.open_nursery() as callers:
-            callers.start_soon(validate)
-            callers.start_soon(validate)
+    async with running(workers), trio.open_nursery() as callers:
+        callers.start_soon(validate)
+        callers.start_soon(validate)
     assert sorted(results) == [0, 1]
 
 
@@ -255,14 +262,37 @@ async def test_validate_queued_when_the_workers_stop_is_refused() -> None:
         except ShuttingDown:
             outcomes.append(f"{name} refused")
 
-    async with trio.open_nursery() as callers:
-        async with running(workers):
-            callers.start_soon(validate, "first")
-            await trio.to_thread.run_sync(inside.wait)
-            callers.start_soon(validate, "second")
-            await trio.testing.wait_all_tasks_blocked()
-            gate.set()
+    async with trio.open_nursery() as callers, running(workers):
+        callers.start_soon(validate, "first")
+        await trio.to_thread.run_sync(inside.wait)
+        callers.start_soon(validate, "second")
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
     assert sorted(outcomes) == ["finished", "second refused"]
+
+
+async def test_validate_in_the_moment_the_workers_stop_is_refused() -> None:
+    n_refused = 0
+
+    async def validate(workers: ValidationWorkers) -> None:
+        nonlocal n_refused
+        with pytest.raises(ShuttingDown):
+            await workers.validate(lambda: None)
+        n_refused += 1
+
+    async def cancel(nursery: trio.Nursery) -> None:
+        nursery.cancel_scope.cancel()
+
+    # The job is handed over in the turn of Trio's loop that cancels the workers, before or after
+    # that: Trio throws dice, so this asks often enough to see both.
+    for _ in range(20):
+        workers = ValidationWorkers(1)
+        async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
+            await nursery.start(workers.run)
+            await trio.testing.wait_all_tasks_blocked()
+            callers.start_soon(validate, workers)
+            callers.start_soon(cancel, nursery)
+    assert n_refused == 20
 
 
 async def test_workers_less_than_one_are_refused() -> None:

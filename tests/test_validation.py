@@ -172,7 +172,7 @@ def test_generate_prompt_without_tokens_is_refused() -> None:
         def encode(self, text: str, *, add_special: bool) -> list[TokenId]:
             return super().encode(text.strip(), add_special=add_special)
 
-    with pytest.raises(ValidationError, match="no tokens"):
+    with pytest.raises(ValidationError, match=r"no tokens"):
         Validator(LIMITS, SpacesVanish()).generate(GenerateRequest(inputs=" "), streaming=False)
 
 
@@ -198,17 +198,17 @@ def test_chat_renders_without_special_tokens() -> None:
 
 def test_chat_without_template_is_a_template_error() -> None:
     request = ChatRequest(messages=())
-    with pytest.raises(TemplateError, match="^template not found$"):
+    with pytest.raises(TemplateError, match=r"^template not found$"):
         validator().chat(request)
 
 
 def test_chat_template_error_passes_through() -> None:
-    with pytest.raises(TemplateError, match="no such role"):
+    with pytest.raises(TemplateError, match=r"no such role"):
         chat(messages=[{"role": "refused", "content": ""}])
 
 
 def test_chat_rendered_to_nothing_is_refused() -> None:
-    with pytest.raises(ValidationError, match="no tokens"):
+    with pytest.raises(ValidationError, match=r"no tokens"):
         chat(messages=[], add_generation_prompt=False, continue_final_message=False)
 
 

@@ -1,0 +1,224 @@
+"""The routes under ``/v1/`` (contract 3.8 and 3.9, with the changes of decisions)."""
+
+import json
+import re
+
+import pytest
+from fakes.engine import FakeEngine, text_events
+from fakes.raw_client import post
+
+from tgi_llama.generation import FinishReason, Token, TokenEvent, TokenId
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+
+
+async def fetch(site, path, payload):
+    response = await site.client().post(path, json=payload)
+    return response, (await response.get_data()).decode()
+
+
+def chunks_of(body):
+    assert body.endswith("data: [DONE]\n\n")
+    return [json.loads(block.removeprefix("data: ")) for block in body.split("\n\n")[:-2]]
+
+
+def unstable_parts_removed(body):
+    assert re.search(r'"id":"(chatcmpl|cmpl)-[0-9a-f]{24}"', body)
+    assert re.search(r'"created":1[0-9]{9}\b', body)
+    body = re.sub(r'"id":"(\w+)-[0-9a-f]{24}"', r'"id":"\1"', body)
+    return re.sub(r'"created":[0-9]+', '"created":0', body)
+
+
+async def test_chat_not_streamed_has_every_key_in_order(make_site):
+    _, body = await fetch(await make_site(), CHAT, {"messages": MESSAGES})
+    assert unstable_parts_removed(body) == (
+        '{"object":"chat.completion","id":"chatcmpl","created":0,"model":"test/model",'
+        '"system_fingerprint":"1.2.3-native","choices":[{"index":0,"message":{"role":"assistant",'
+        '"content":"Hello world"},"logprobs":null,"finish_reason":"stop"}],'
+        '"usage":{"prompt_tokens":19,"completion_tokens":3,"total_tokens":22}}'
+    )
+
+
+async def test_chat_streamed_has_a_chunk_per_token_and_done(make_site):
+    _, body = await fetch(await make_site(), CHAT, {"messages": MESSAGES, "stream": True})
+
+    def chunk(content, reason):
+        return (
+            'data: {"object":"chat.completion.chunk","id":"chatcmpl","created":0,'
+            '"model":"test/model","system_fingerprint":"1.2.3-native","choices":[{"index":0,'
+            f'"delta":{{"role":"assistant","content":"{content}"}},"logprobs":null,'
+            f'"finish_reason":{reason}}}],"usage":null}}\n\n'
+        )
+
+    assert unstable_parts_removed(body) == (
+        chunk("Hello", "null") + chunk(" world", "null") + chunk("", '"stop"') + "data: [DONE]\n\n"
+    )
+    assert len({chunk["id"] for chunk in chunks_of(body)}) == 1
+
+
+async def test_ids_are_unique(make_site):
+    site = await make_site()
+    ids = [json.loads((await fetch(site, CHAT, {"messages": MESSAGES}))[1])["id"] for _ in "abc"]
+    assert len(set(ids)) == 3
+
+
+async def test_chat_streamed_usage_comes_on_request_as_a_last_chunk(make_site):
+    ask = {"messages": MESSAGES, "stream": True, "stream_options": {"include_usage": True}}
+    *others, last = chunks_of((await fetch(await make_site(), CHAT, ask))[1])
+    assert last["choices"] == []
+    assert last["usage"] == {"prompt_tokens": 19, "completion_tokens": 3, "total_tokens": 22}
+    assert [chunk["usage"] for chunk in others] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (FinishReason.LENGTH, "length"),
+        (FinishReason.EOS_TOKEN, "stop"),
+        (FinishReason.STOP_SEQUENCE, "stop"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "ask"), [(CHAT, {"messages": MESSAGES}), (COMPLETIONS, {"prompt": "x"})]
+)
+async def test_finish_reason_is_in_openai_s_words(make_site, path, ask, reason, expected):
+    site = await make_site(FakeEngine(lambda _: text_events("a", "b", reason=reason)))
+    whole = json.loads((await fetch(site, path, ask))[1])
+    assert whole["choices"][0]["finish_reason"] == expected
+    streamed = chunks_of((await fetch(site, path, {**ask, "stream": True}))[1])
+    assert [chunk["choices"][0]["finish_reason"] for chunk in streamed] == [None, expected]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_chat_logprobs_list_every_token_and_as_many_alternatives_as_asked(
+    make_site, streamed
+):
+    tokens = [Token(TokenId(i), text, -0.25 * i, False) for i, text in enumerate("xyz")]
+    (event,) = text_events("x")
+    event = TokenEvent(token=tokens[1], top_tokens=tuple(tokens), delta="y", finish=event.finish)
+    site = await make_site(FakeEngine(lambda _: [event]))
+    ask = {"messages": MESSAGES, "logprobs": True, "top_logprobs": 2, "stream": streamed}
+    body = (await fetch(site, CHAT, ask))[1]
+    answer = chunks_of(body)[0] if streamed else json.loads(body)
+    assert answer["choices"][0]["logprobs"] == {
+        "content": [
+            {
+                "token": "y",
+                "logprob": -0.25,
+                "top_logprobs": [{"token": "x", "logprob": 0.0}, {"token": "y", "logprob": -0.25}],
+            }
+        ]
+    }
+
+
+async def test_model_given_by_the_client_is_echoed(make_site):
+    body = (await fetch(await make_site(), CHAT, {"messages": MESSAGES, "model": "dummy"}))[1]
+    assert json.loads(body)["model"] == "dummy"
+
+
+async def test_completion_not_streamed_has_every_key_in_order(make_site):
+    _, body = await fetch(await make_site(), COMPLETIONS, {"prompt": "ab"})
+    assert unstable_parts_removed(body) == (
+        '{"object":"text_completion","id":"cmpl","created":0,"model":"test/model",'
+        '"system_fingerprint":"1.2.3-native","choices":[{"index":0,"text":"Hello world",'
+        '"logprobs":null,"finish_reason":"stop"}],'
+        '"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6}}'
+    )
+
+
+async def test_completions_of_several_prompts_are_sorted_and_summed(make_site):
+    def script(request):  # the first prompt takes longest
+        return text_events(*["a"] * (10 - len(request.prompt_ids)))
+
+    site = await make_site(FakeEngine(script))
+    response, body = await fetch(site, COMPLETIONS, {"prompt": ["1", "22", "333"]})
+    answer = json.loads(body)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert [len(choice["text"]) for choice in answer["choices"]] == [8, 7, 6]
+    assert answer["usage"] == {"prompt_tokens": 9, "completion_tokens": 21, "total_tokens": 30}
+    assert response.headers["x-compute-characters"] == "6"
+    assert response.headers["x-total-time"] == "4500"
+    assert response.headers["x-prompt-tokens"] == "9"
+    assert response.headers["x-generated-tokens"] == "21"
+    assert "x-compute-time" not in response.headers
+
+
+async def test_completions_streamed_interleave_and_end_once(make_site):
+    site = await make_site(FakeEngine(lambda _: text_events("a", "b")))
+    ask = {"prompt": ["1", "22"], "stream": True, "stream_options": {"include_usage": True}}
+    *chunks, last = chunks_of((await fetch(site, COMPLETIONS, ask))[1])
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [(c["index"], c["text"], c["finish_reason"]) for c in choices] == [
+        (0, "a", None),
+        (1, "a", None),
+        (0, "b", "length"),
+        (1, "b", "length"),
+    ]
+    assert last["usage"] == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_completion_logprobs_are_parallel_lists(make_site, streamed):
+    site = await make_site(FakeEngine(lambda _: text_events("ab", "c")))
+    body = (await fetch(site, COMPLETIONS, {"prompt": "x", "logprobs": 0, "stream": streamed}))[1]
+    answers = chunks_of(body) if streamed else [json.loads(body)]
+    parts = [answer["choices"][0]["logprobs"] for answer in answers]
+    assert [token for part in parts for token in part["tokens"]] == ["ab", "c"]
+    assert [p for part in parts for p in part["token_logprobs"]] == [-0.5, -1.0]
+    assert [offset for part in parts for offset in part["text_offset"]] == [0, 2]
+    assert [part["top_logprobs"] for part in parts] == [None] * len(parts)
+
+
+async def test_eos_text_is_never_shown(make_site):
+    site = await make_site()
+    for ask in ({"prompt": "x"}, {"prompt": "x", "stream": True}):
+        assert "im_end" not in (await fetch(site, COMPLETIONS, ask))[1]
+
+
+async def test_each_prompt_takes_a_permit(make_site):
+    site = await make_site(max_concurrent_requests=2)
+    assert (await fetch(site, COMPLETIONS, {"prompt": ["1", "2"]}))[0].status_code == 200
+    response, body = await fetch(site, COMPLETIONS, {"prompt": ["1", "2", "3"]})
+    assert response.status_code == 429
+    assert json.loads(body)["error"]["code"] == 429
+    assert site.admission.n_running == 0
+    assert site.engine.n_opened == 2
+
+
+async def test_too_many_prompts_have_an_error_type_of_their_own(make_site):
+    response, body = await fetch(await make_site(), COMPLETIONS, {"prompt": ["x"] * 5})
+    assert response.status_code == 422
+    assert json.loads(body)["error_type"] == "batch size exceeded"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_validation_error_names_the_field_for_both_families_of_clients(make_site, streamed):
+    ask = {"messages": MESSAGES, "temperature": -1, "stream": streamed}
+    response, body = await fetch(await make_site(), CHAT, ask)
+    assert response.status_code == 422
+    assert json.loads(body) == {
+        "error": {
+            "message": "Input validation error: `temperature` must be strictly positive",
+            "type": "invalid_request_error",
+            "param": "temperature",
+            "code": 422,
+        },
+        "error_type": "validation",
+    }
+
+
+async def test_models_lists_the_served_one(make_site):
+    response = await (await make_site()).client().get("/v1/models")
+    assert await response.get_data() == (
+        b'{"object":"list","data":[{"id":"test/model","object":"model","created":0,'
+        b'"owned_by":"test/model"}]}'
+    )
+
+
+async def test_chat_headers_streamed_count_the_rendered_prompt(make_site):
+    client = await (await make_site()).connect()
+    response = await client.request(post(CHAT, {"messages": MESSAGES, "stream": True}))
+    assert response.headers["x-compute-characters"] == "19"
+    assert response.headers["content-type"] == "text/event-stream"

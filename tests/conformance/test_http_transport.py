@@ -1,0 +1,236 @@
+"""Errors before a route, API keys, CORS, and the routes that generate nothing (contract 1 and 3.6
+to 3.7, with the changes of decisions)."""
+
+import json
+
+import pytest
+from fakes.engine import FakeEngine
+from fakes.raw_client import get, post
+
+ASK = {"inputs": "hi"}
+POST_ROUTES = ["/", "/generate", "/generate_stream", "/v1/chat/completions", "/v1/completions"]
+VARY = "origin, access-control-request-method, access-control-request-headers"
+
+
+async def error_of(response):
+    body = await response.get_json()
+    assert response.headers["content-type"] == "application/json"
+    return body["error"] if isinstance(body["error"], str) else body["error"]["message"]
+
+
+@pytest.mark.parametrize("path", [*POST_ROUTES, "/tokenize"])
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"{}", None, 415),
+        (b"{}", "text/plain", 415),
+        (b"{", "application/json", 400),
+        (b"", "application/json", 400),
+        (b"{}", "application/json", 422),
+        (b"{}", "application/vnd.api+json; charset=utf-8", 422),
+        (b"x" * 1001, "application/json", 413),
+    ],
+)
+async def test_body_that_is_not_the_route_s_json_is_refused_in_json(
+    make_site, path, body, content_type, status
+):
+    site = await make_site(payload_limit_bytes=1000)
+    headers = {"content-type": content_type} if content_type else {}
+    response = await site.client().post(path, data=body, headers=headers)
+    assert response.status_code == status
+    assert await error_of(response)
+    assert (await response.get_json())["error_type"] == "validation"
+    if path != "/tokenize":
+        assert site.metric("tgi_request_count") == 1
+        assert site.metric('tgi_request_failure{err="parse"}') == 1
+
+
+async def test_wrong_shape_names_the_field(make_site):
+    response = await (await make_site()).client().post("/generate", json={"inputs": 1})
+    assert "inputs" in await error_of(response)
+
+
+@pytest.mark.parametrize("path", ["/no-such-route", "/generate/", "/v1/nothing"])
+async def test_unknown_path_is_404_json(make_site, path):
+    client = await (await make_site()).connect()
+    response = await client.request(get(path))
+    assert response.status == 404
+    assert response.json["error_type"] == "validation"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/generate", "POST"),
+        ("POST", "/info", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD, POST"),
+    ],
+)
+async def test_wrong_method_is_405_with_allow(make_site, method, path, allowed):
+    response = await (await make_site()).client().open(path, method=method)
+    assert response.status_code == 405
+    assert response.headers["allow"] == allowed
+    assert await error_of(response)
+
+
+async def test_overloaded_says_when_to_retry(make_site):
+    site = await make_site(max_concurrent_requests=0)
+    response = await site.client().post("/generate", json=ASK)
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "1"
+    assert site.metric('tgi_request_failure{err="overloaded"}') == 1
+
+
+async def test_failure_nobody_foresaw_is_500_json_and_logged(make_site, caplog):
+    site = await make_site(FakeEngine(lambda _: 1 / 0))
+    response = await site.client().post("/generate", json=ASK)
+    assert response.status_code == 500
+    assert await response.get_json() == {
+        "error": "The server failed; its log says why",
+        "error_type": "internal_error",
+    }
+    assert "ZeroDivisionError" in caplog.text
+    assert site.admission.n_running == 0
+    assert site.metric('tgi_request_failure{err="internal"}') == 1
+
+
+# --- API keys ---
+
+OTHER_SPELLINGS = [
+    ("GET", "/v1/models"),
+    ("HEAD", "/v1/models"),
+    ("GET", "/generate"),
+    ("PUT", "/"),
+    ("POST", "//generate"),
+]
+GUARDED = [("POST", path) for path in [*POST_ROUTES, "/tokenize"]]
+
+
+@pytest.mark.parametrize(("method", "path"), [*GUARDED, *OTHER_SPELLINGS])
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", "Bearer ", "Bearer wrong", "Bearer SECRET", "Basic secret", "secret", "é"],
+)
+async def test_guarded_route_without_the_key_is_401(make_site, method, path, authorization):
+    site = await make_site(api_keys=("secret", "other"))
+    headers = {} if authorization is None else {"authorization": authorization}
+    response = await site.client().open(path, method=method, headers=headers)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert method == "HEAD" or (await response.get_json())["error_type"] == "authentication"
+
+
+@pytest.mark.parametrize("authorization", ["Bearer secret", "bearer secret", "Bearer other"])
+async def test_guarded_route_with_a_key_is_served(make_site, authorization):
+    site = await make_site(api_keys=("secret", "other"))
+    headers = {"authorization": authorization}
+    response = await site.client().post("/generate", json=ASK, headers=headers)
+    assert response.status_code == 200
+    assert (await site.client().get("/v1/models", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ping", "/info", "/metrics"])
+async def test_open_route_needs_no_key(make_site, path):
+    site = await make_site(api_keys=("secret",))
+    assert (await site.client().get(path)).status_code == 200
+
+
+async def test_wrong_key_is_counted_once(make_site):
+    site = await make_site(api_keys=("secret",))
+    await site.client().post("/generate", json=ASK)
+    assert site.metric("tgi_request_count") == 1
+    assert site.metric('tgi_request_failure{err="auth"}') == 1
+
+
+# --- CORS ---
+
+
+@pytest.mark.parametrize("path", ["/generate", "/info", "/no-such-route", "*"])
+async def test_options_is_answered_on_any_path(make_site, path):
+    client = await (await make_site(api_keys=("secret",))).connect()
+    response = await client.request(f"OPTIONS {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    assert (response.status, response.body) == (200, b"")
+    assert response.headers["access-control-allow-methods"] == "get,post"
+    assert response.headers["access-control-allow-headers"] == "content-type"
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert response.headers["vary"] == VARY
+
+
+@pytest.mark.parametrize("path", ["/info", "/no-such-route"])
+async def test_any_origin_is_allowed_by_default(make_site, path):
+    client = await (await make_site()).connect()
+    response = await client.request(get(path))
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert response.headers["vary"] == VARY
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"), [("http://a", "http://a"), ("http://c", None), (None, None)]
+)
+async def test_listed_origins_are_echoed(make_site, origin, allowed):
+    client = await (await make_site(cors_allow_origins=("http://a", "http://b"))).connect()
+    headers = (f"Origin: {origin}",) if origin else ()
+    response = await client.request(post("/generate_stream", ASK, headers=headers))
+    assert response.headers.get("access-control-allow-origin") == allowed
+    assert response.headers["vary"] == VARY
+
+
+# --- routes that generate nothing ---
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ping"])
+async def test_health_is_200_and_empty_or_503(make_site, path):
+    client = await (await make_site()).connect()
+    response = await client.request(get(path))
+    assert (response.status, response.body) == (200, b"")
+    assert "content-type" not in response.headers
+    response = await (await make_site(is_healthy=False)).client().get(path)
+    assert response.status_code == 503
+    assert await response.get_data() == b'{"error":"unhealthy","error_type":"healthcheck"}'
+
+
+async def test_tokenize_gives_byte_offsets(make_site):
+    site = await make_site(max_concurrent_requests=0)  # it needs no permit
+    response = await site.client().post("/tokenize", json={"inputs": "é!"})
+    assert (await response.get_data()).decode() == (
+        '[{"id":1,"text":"","start":0,"stop":0},'
+        '{"id":233,"text":"é","start":0,"stop":2},'
+        '{"id":33,"text":"!","start":2,"stop":3}]'
+    )
+
+
+async def test_tokenize_of_nothing_is_allowed(make_site):
+    response = await (await make_site()).client().post("/tokenize", json={"inputs": ""})
+    assert await response.get_json() == [{"id": 1, "text": "", "start": 0, "stop": 0}]
+
+
+async def test_info_has_tgi_s_keys_first_and_in_order(make_site):
+    response = await (await make_site(max_concurrent_requests=8)).client().get("/info")
+    info = json.loads(await response.get_data())
+    assert list(info)[:14] == [
+        "model_id",
+        "model_sha",
+        "model_pipeline_tag",
+        "max_concurrent_requests",
+        "max_best_of",
+        "max_stop_sequences",
+        "max_input_tokens",
+        "max_total_tokens",
+        "validation_workers",
+        "max_client_batch_size",
+        "router",
+        "version",
+        "sha",
+        "docker_label",
+    ]
+    assert info["model_id"] == "test/model"
+    assert info["max_concurrent_requests"] == 8
+    assert info["router"] == "tgi_llama"
+    assert info["n_slots"] == 4
+    assert info["type_k"] == "f16"
+
+
+async def test_metrics_is_prometheus_text(make_site):
+    response = await (await make_site()).client().get("/metrics")
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert b"# TYPE tgi_request_count counter\n" in await response.get_data()

@@ -1,0 +1,167 @@
+"""A scripted engine behind the interface of ``tgi_llama.engine.engine.Engine``.
+
+``FakeEngine(script=generated("Hello", " world"))`` answers every request with these tokens. With
+``gate`` set, a stream waits for that event before it gives the token of index ``gate_at``.
+"""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import attrs
+import trio
+
+from tgi_llama.errors import RequestError, ShuttingDown
+from tgi_llama.generation import (
+    Failed,
+    Finish,
+    FinishReason,
+    GenerationRequest,
+    StreamEvent,
+    Timings,
+    Token,
+    TokenEvent,
+    TokenId,
+)
+
+Script = Callable[[GenerationRequest], Sequence[StreamEvent]]
+
+TIMINGS = Timings(submitted=1.0, started=1.25, first_token=1.5, finished=2.0)
+
+
+def finish(reason: FinishReason, *, n_generated: int) -> Finish:
+    return Finish(reason=reason, n_generated=n_generated, timings=TIMINGS)
+
+
+def text_events(
+    *pieces: str, reason: FinishReason = FinishReason.LENGTH, first_id: int = 10
+) -> tuple[TokenEvent, ...]:
+    """One event per piece, with logprobs -0.5, -1.0, ...; the last one carries the finish."""
+    last = len(pieces) - 1
+    return tuple(
+        TokenEvent(
+            token=Token(TokenId(first_id + i), piece, -0.5 * (i + 1), False),
+            delta=piece,
+            finish=finish(reason, n_generated=len(pieces)) if i == last else None,
+        )
+        for i, piece in enumerate(pieces)
+    )
+
+
+def ended_by_eos(*pieces: str, eos: str = "<|im_end|>") -> tuple[TokenEvent, ...]:
+    """The pieces and then the end-of-generation token, which is no part of the text."""
+    events = [attrs.evolve(event, finish=None) for event in text_events(*pieces)]
+    n = len(pieces) + 1
+    end = TokenEvent(
+        token=Token(TokenId(2), eos, -0.125, True),
+        delta="",
+        finish=finish(FinishReason.EOS_TOKEN, n_generated=n),
+    )
+    return (*events, end)
+
+
+def generated(*pieces: str) -> Script:
+    """A script that says the same to everybody."""
+    events = ended_by_eos(*pieces)
+    return lambda _request: events
+
+
+def fails_after(*pieces: str, error: Exception) -> Script:
+    """A script that gives the pieces and then breaks."""
+    events = [attrs.evolve(event, finish=None) for event in text_events(*pieces)] if pieces else []
+    return lambda _request: [*events, Failed(error)]
+
+
+@attrs.define(eq=False)
+class FakeStream:
+    """As ``engine.engine.GenerationStream``."""
+
+    engine: "FakeEngine"
+    request: GenerationRequest
+    _events: list[StreamEvent] = attrs.field(factory=list, init=False)
+    _n_given: int = attrs.field(default=0, init=False)
+    _ended: bool = attrs.field(default=False, init=False)
+
+    def __enter__(self) -> Self:
+        if self.engine.closed is not None:
+            raise self.engine.closed
+        self._events = list(self.engine.script(self.request))
+        self.engine.n_opened += 1
+        self.engine.requests.append(self.request)
+        self.engine.opened.set()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.engine.n_closed += 1
+        if not self._ended:
+            self.engine.n_cancelled += 1
+        if self.engine.n_open == 0:
+            self.engine.all_closed.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenEvent:
+        await trio.lowlevel.checkpoint()
+        if self._ended:
+            raise StopAsyncIteration
+        if self._is_gated():
+            assert self.engine.gate is not None
+            await self.engine.gate.wait()
+        if self._n_given == len(self._events):
+            await trio.sleep_forever()
+        return self._take()
+
+    def next_nowait(self) -> TokenEvent | None:
+        if self._ended or self._is_gated() or self._n_given == len(self._events):
+            return None
+        return self._take()
+
+    def _is_gated(self) -> bool:
+        gate = self.engine.gate
+        return gate is not None and not gate.is_set() and self._n_given == self.engine.gate_at
+
+    def _take(self) -> TokenEvent:
+        event = self._events[self._n_given]
+        self._n_given += 1
+        if isinstance(event, Failed):
+            self._ended = True
+            raise event.error
+        self._ended = event.finish is not None
+        return event
+
+
+@attrs.define(eq=False)
+class FakeEngine:
+    """As ``engine.engine.Engine``. A script without a last event leaves the stream hanging."""
+
+    script: Script = attrs.field(factory=lambda: generated("Hello", " world"))
+    gate: trio.Event | None = None
+    gate_at: int = 0
+    is_healthy: bool = True
+    closed: RequestError | None = None
+    """What entering a stream raises, if anything."""
+    n_opened: int = 0
+    n_closed: int = 0
+    n_cancelled: int = 0
+    """Streams left before their last event."""
+    requests: list[GenerationRequest] = attrs.field(factory=list)
+    opened: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the first stream opens."""
+    all_closed: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the last open stream has been left."""
+
+    @property
+    def n_open(self) -> int:
+        return self.n_opened - self.n_closed
+
+    def open_stream(self, request: GenerationRequest) -> FakeStream:
+        return FakeStream(self, request)
+
+    def stop(self, error: RequestError | None = None) -> None:
+        self.closed = error or ShuttingDown("the server is shutting down")
