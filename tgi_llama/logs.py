@@ -21,6 +21,7 @@ _LEVELS = {
 }
 _LEVEL_NAMES = {"WARNING": "WARN", "CRITICAL": "ERROR"}  # TGI's spelling; it has no CRITICAL
 _OWN_LOGGER = "tgi_llama"
+_NATIVE_LOGGER = "llamacpp"
 _SERVER_LOGGERS = ("hypercorn.error", "hypercorn.access")
 _STANDARD_FIELDS = frozenset(
     (*vars(logging.makeLogRecord({})), "message", "asctime", "color_message", "taskName")
@@ -30,7 +31,8 @@ _STANDARD_FIELDS = frozenset(
 def set_up_logs(level: str, *, json_output: bool, stream: TextIO | None = None) -> None:
     """Sends all logging of the process to ``stream``, by default standard output.
 
-    ``level`` (debug, info, warn, error) is for our own loggers; all others log from info on. May be
+    ``level`` (debug, info, warn, error) is for our own loggers; others log from info on, llama.cpp
+    from warnings on unless ``level`` is debug (it describes a model in a hundred lines). May be
     called again, and must then be called where no other thread logs: it replaces what was set up.
     Call it after a server that configures logging itself, for example Hypercorn's own command.
     """
@@ -40,6 +42,8 @@ def set_up_logs(level: str, *, json_output: bool, stream: TextIO | None = None) 
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     logging.getLogger(_OWN_LOGGER).setLevel(_LEVELS[level])
+    native = logging.INFO if level == "debug" else logging.WARNING
+    logging.getLogger(_NATIVE_LOGGER).setLevel(native)
     for name in _SERVER_LOGGERS:
         _pass_to_root(logging.getLogger(name))
     logging.captureWarnings(capture=True)

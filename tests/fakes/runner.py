@@ -68,13 +68,15 @@ class FakeRunner:
             raise failure
         self._check(batch)
         self._rows = {}
-        for row in range(batch.tokens.shape[0]):
-            tokens = self.cells[int(batch.slots[row])]
-            if len(tokens) != int(batch.positions[row]):
-                raise InvalidBatch(f"position {batch.positions[row]} after {len(tokens)} cells")
-            tokens.append(int(batch.tokens[row]))
-            if batch.outputs[row]:
-                self._rows[row] = self._logits(tokens)
+        row = 0
+        for run in batch.runs:
+            tokens = self.cells[run.slot]
+            if len(tokens) != run.start:
+                raise InvalidBatch(f"position {run.start} after {len(tokens)} cells")
+            tokens.extend(batch.tokens[row : row + run.n_tokens].tolist())
+            row += run.n_tokens
+            if run.wants_output:
+                self._rows[row - 1] = self._logits(tokens)
         if failure is not None:
             raise failure
 
@@ -94,10 +96,10 @@ class FakeRunner:
         return sum(len(tokens) for tokens in self.cells.values())
 
     def _check(self, batch: Batch) -> None:
-        slots = batch.slots.tolist()
-        assert 0 < len(slots) <= self.max_batch_tokens
-        runs = [slot for i, slot in enumerate(slots) if i == 0 or slots[i - 1] != slot]
-        assert len(set(runs)) == len(runs), "a slot's tokens must stand together"
+        slots = [run.slot for run in batch.runs]
+        assert 0 < batch.tokens.shape[0] <= self.max_batch_tokens
+        assert sum(run.n_tokens for run in batch.runs) == batch.tokens.shape[0]
+        assert len(set(slots)) == len(slots), "a slot's tokens must stand together"
 
     def _logits(self, tokens: Sequence[int]) -> Logits:
         said = self.script(tokens)

@@ -1,9 +1,11 @@
 """What one step computes: the plan the scheduler makes, and the arrays the runner takes."""
 
+import itertools
+
 import attrs
 import numpy as np
 
-from tgi_llama.engine.model_runner import Batch
+from tgi_llama.engine.model_runner import Batch, Run
 from tgi_llama.engine.sequence import Phase, Sequence
 
 
@@ -39,21 +41,14 @@ class StepPlan:
 
 
 def build_batch(chunks: tuple[Chunk, ...]) -> tuple[Batch, list[int]]:
-    """The chunks as arrays, and for each chunk the index of its last token in the batch."""
-    n_tokens = sum(chunk.n_tokens for chunk in chunks)
-    tokens = np.empty(n_tokens, dtype=np.int32)
-    positions = np.empty(n_tokens, dtype=np.int32)
-    slots = np.empty(n_tokens, dtype=np.int32)
-    outputs = np.zeros(n_tokens, dtype=np.bool_)
-    rows = []
-    end = 0
-    for chunk in chunks:
-        sequence = chunk.sequence
-        start, end = end, end + chunk.n_tokens
-        assert sequence.slot is not None
-        tokens[start:end] = sequence.pending(chunk.n_tokens)
-        positions[start:end] = np.arange(sequence.n_cached, sequence.n_cached + chunk.n_tokens)
-        slots[start:end] = sequence.slot
-        outputs[end - 1] = chunk.wants_output
-        rows.append(end - 1)
-    return Batch(tokens=tokens, positions=positions, slots=slots, outputs=outputs), rows
+    """The batch of the chunks, and for each chunk the index of its last token in it."""
+    tokens = np.concatenate([chunk.sequence.pending(chunk.n_tokens) for chunk in chunks])
+    runs = tuple(_run(chunk) for chunk in chunks)
+    last_rows = [end - 1 for end in itertools.accumulate(run.n_tokens for run in runs)]
+    return Batch(tokens, runs), last_rows
+
+
+def _run(chunk: Chunk) -> Run:
+    slot = chunk.sequence.slot
+    assert slot is not None
+    return Run(slot, chunk.sequence.n_cached, chunk.n_tokens, chunk.wants_output)

@@ -20,21 +20,25 @@ Logits = NDArray[np.float32]
 """One row of raw logits, shape ``(n_vocab,)``."""
 
 
+@attrs.frozen
+class Run:
+    """The part of a batch that belongs to one sequence: tokens at consecutive positions."""
+
+    slot: SlotId
+    start: int
+    """Position of the first token: how many cells the slot has so far."""
+    n_tokens: int
+    wants_output: bool
+    """Compute the logits after the last token."""
+
+
 @attrs.frozen(eq=False)
 class Batch:
-    """What one decode step computes: n tokens of one or more sequences, in batch order.
-
-    The tokens of a sequence stand together and at consecutive positions that continue its cells.
-    """
+    """What one decode computes. The runs stand one after the other, each slot at most once."""
 
     tokens: NDArray[np.int32]
-    """(n,) token ids"""
-    positions: NDArray[np.int32]
-    """(n,) position of each token in its sequence"""
-    slots: NDArray[np.int32]
-    """(n,) slot of each token"""
-    outputs: NDArray[np.bool_]
-    """(n,) True where the logits after this token are wanted"""
+    """(n,) token ids of all runs, in their order"""
+    runs: tuple[Run, ...]
 
 
 class Vocabulary(Protocol):
@@ -72,8 +76,8 @@ class ModelRunner(Protocol):
         ...
 
     def logits(self, row: int) -> Logits:
-        """The logits after the token at index ``row`` of the last batch, which must have been
-        marked in ``outputs``. A read-only view, valid until the next ``decode``."""
+        """The logits after the token at index ``row`` of the last batch, which must be the last of
+        a run that wanted output. A read-only view, valid until the next ``decode``."""
         ...
 
     def truncate(self, slot: SlotId, length: int) -> bool:

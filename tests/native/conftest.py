@@ -1,0 +1,51 @@
+"""The built-in model, loaded once per module."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.native import Load, Loaded
+
+import tgi_llama.builtin
+from tgi_llama.config import Config
+from tgi_llama.engine.kv_cache import plan_kv
+from tgi_llama.llama.backend import NativeLog, start_backend
+from tgi_llama.llama.model import Model
+from tgi_llama.llama.runner import open_runner
+from tgi_llama.llama.vocab import Vocab
+
+GGUF = Path(tgi_llama.builtin.__file__).parent / "model" / "model.gguf"
+
+
+@pytest.fixture(scope="session")
+def native_log() -> NativeLog:
+    return start_backend("disabled")
+
+
+@pytest.fixture(scope="session")
+def gguf() -> Path:
+    return GGUF
+
+
+@pytest.fixture(scope="session")
+def load(native_log: NativeLog, gguf: Path) -> Load:
+    """Opens the built-in model with some options: ``with load(n_threads=1) as loaded``."""
+
+    @contextlib.contextmanager
+    def open_model(path: Path = gguf, **options: object) -> Iterator[Loaded]:
+        defaults = {"n_threads": 2, "max_batch_size": 4, "max_total_tokens": 512}
+        config = Config(**({"max_input_tokens": 256} | defaults | options))  # type: ignore[arg-type]
+        plan = plan_kv(
+            layout=config.kv_layout,
+            n_slots=config.max_batch_size,
+            cells_per_sequence=config.max_total_tokens,
+            n_cells=config.max_batch_total_tokens,
+        )
+        with (
+            Model(path, config, native_log, lambda _fraction: True) as model,
+            open_runner(model, config, plan=plan, log=native_log) as runner,
+        ):
+            yield Loaded(runner, Vocab(model.vocab_pointer), plan, model)
+
+    return open_model

@@ -1,0 +1,284 @@
+"""A llama.cpp context: one model's KV memory and its decode calls, behind guards.
+
+llama.cpp checks much of its input with assertions that end the process. Everything of that kind
+that our input could trigger is checked here first and raised as an exception.
+"""
+
+import contextlib
+import ctypes
+from types import TracebackType
+from typing import Self
+
+import attrs
+import llama_cpp.llama_cpp as native
+import numpy as np
+
+from tgi_llama.config import Config
+from tgi_llama.engine.kv_cache import MAX_SLOTS, KvPlan
+from tgi_llama.engine.model_runner import Batch, Logits, SlotId
+from tgi_llama.errors import (
+    ConfigError,
+    DecodeAborted,
+    DecodeError,
+    DecodeFailed,
+    InvalidBatch,
+    OutOfCells,
+    StartError,
+)
+from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.model import Model
+from tgi_llama.llama.native_batch import NativeBatch
+
+CACHE_TYPES = {
+    "f32": native.GGML_TYPE_F32,
+    "f16": native.GGML_TYPE_F16,
+    "bf16": 30,  # GGML_TYPE_BF16, which llama-cpp-python does not name
+    "q8_0": native.GGML_TYPE_Q8_0,
+    "q4_0": native.GGML_TYPE_Q4_0,
+    "q4_1": native.GGML_TYPE_Q4_1,
+    "iq4_nl": native.GGML_TYPE_IQ4_NL,
+    "q5_0": native.GGML_TYPE_Q5_0,
+    "q5_1": native.GGML_TYPE_Q5_1,
+}
+"""What ``llama-server --cache-type-k`` takes (common/arg.cpp); with other types making a context
+ends the process or computes nonsense."""
+
+_DECODE_ERRORS: dict[int, tuple[type[DecodeError], str]] = {
+    1: (OutOfCells, "no room in the KV memory"),
+    2: (DecodeAborted, "aborted between physical batches"),
+    -1: (InvalidBatch, "llama.cpp refused the batch"),
+    -2: (DecodeFailed, "llama.cpp could not allocate memory"),
+    -3: (DecodeFailed, "the computation failed"),
+}
+
+
+@attrs.frozen(kw_only=True)
+class ContextFacts:
+    """What llama.cpp says it does, read back after the context was made."""
+
+    n_cells: int
+    cells_per_slot: int
+    n_slots: int
+    max_batch_tokens: int
+    physical_batch_tokens: int
+    n_threads: int
+    n_threads_batch: int
+    flash_attention: str
+    kv_layout: str
+    type_k: str
+    type_v: str
+
+
+class Context:
+    """Owns a native ``llama_context``; a context manager that frees it. Decode thread only.
+
+    All decodes must come from one OS thread: OpenMP keeps a team of workers per calling thread.
+    """
+
+    def __init__(self, model: Model, config: Config, plan: KvPlan, log: NativeLog) -> None:
+        """Makes the context. StartError when llama.cpp cannot, or does other than it was asked."""
+        if plan.n_slots > MAX_SLOTS:
+            raise StartError(f"--max-batch-size: at most {MAX_SLOTS} sequences, not {plan.n_slots}")
+        params = context_params(config, plan)
+        with log.captured() as lines:
+            pointer = native.llama_init_from_model(model.pointer, params)
+        if not pointer:
+            raise StartError(f"llama.cpp could not make a context: {_last_words(lines)}")
+        with contextlib.ExitStack() as stack:
+            stack.callback(native.llama_free, pointer)
+            self.pointer = pointer
+            self.facts = _read_back(pointer, lines)
+            _compare(params, self.facts)
+            self.plan = plan
+            memory = native.llama_get_memory(pointer)
+            if memory is None:
+                raise StartError("this model has no KV memory, so it cannot generate text")
+            self._memory = memory
+            self._n_vocab = model.n_vocab
+            self._row_type = ctypes.c_float * model.n_vocab
+            self._batch = NativeBatch(
+                self.facts.max_batch_tokens, n_positions=self.facts.cells_per_slot
+            )
+            self._lengths = [0] * plan.n_slots
+            stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        native.llama_free(self.pointer)
+
+    def decode(self, batch: Batch) -> None:
+        """Computes the batch and waits for it. See ``ModelRunner.decode``."""
+        ends = self._check(batch)
+        code = native.llama_decode(self.pointer, self._batch.fill(batch))
+        if code != 0:
+            kind, words = _DECODE_ERRORS.get(code, (DecodeFailed, "unknown failure"))
+            self._reread(ends)
+            raise kind(f"{words} (llama_decode returned {code})")
+        native.llama_synchronize(self.pointer)
+        for slot, length in ends.items():
+            self._lengths[slot] = length
+
+    def logits(self, row: int) -> Logits:
+        """See ``ModelRunner.logits``."""
+        pointer = native.llama_get_logits_ith(self.pointer, row)
+        if not pointer:
+            raise IndexError(f"no logits were computed for row {row}")
+        memory = self._row_type.from_address(ctypes.addressof(pointer.contents))
+        values: Logits = np.frombuffer(memoryview(memory), dtype=np.float32)
+        values.flags.writeable = False
+        return values
+
+    def n_cached(self, slot: SlotId) -> int:
+        """How many positions of the slot hold cells."""
+        return self._lengths[slot]
+
+    def clear(self, slot: SlotId) -> None:
+        """Frees all cells of the slot."""
+        native.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._lengths[slot] = 0
+
+    def truncate(self, slot: SlotId, length: int) -> bool:
+        """See ``ModelRunner.truncate``."""
+        if length >= self._lengths[slot]:
+            return True
+        if not native.llama_memory_seq_rm(self._memory, slot, length, -1):
+            return False
+        self._lengths[slot] = length
+        return True
+
+    def copy(self, source: SlotId, target: SlotId, length: int) -> None:
+        """Gives the target the first ``length`` cells of the source; the target must be empty.
+
+        ValueError for a part of a stream: llama.cpp copies streams whole and asserts so.
+        """
+        if source == target or self._lengths[target] != 0:
+            raise ValueError(f"slot {target} cannot take a copy of slot {source}: it is not empty")
+        if not 0 < length <= self._lengths[source]:
+            raise ValueError(f"slot {source} has {self._lengths[source]} cells, not {length}")
+        if not self.plan.unified and length != self._lengths[source]:
+            raise ValueError("a stream is copied whole or not at all")
+        end = length if self.plan.unified else -1
+        native.llama_memory_seq_cp(self._memory, source, target, -1, end)
+        self._lengths[target] = length
+
+    def _check(self, batch: Batch) -> dict[int, int]:
+        """InvalidBatch for what llama.cpp would refuse or abort on; else the slots' new lengths."""
+        n = batch.tokens.shape[0]
+        if not 0 < n <= self._batch.capacity:
+            raise InvalidBatch(f"{n} tokens in a batch of 1 to {self._batch.capacity}")
+        if not 0 <= batch.tokens.min() <= batch.tokens.max() < self._n_vocab:
+            raise InvalidBatch(f"a token id outside 0 <= id < {self._n_vocab}")
+        ends: dict[int, int] = {}
+        for run in batch.runs:
+            if not 0 <= run.slot < self.plan.n_slots:
+                raise InvalidBatch(f"slot {run.slot} is not in 0 <= slot < {self.plan.n_slots}")
+            if run.slot in ends:
+                raise InvalidBatch(f"slot {run.slot} is in the batch twice")
+            if run.n_tokens < 1 or run.start != self._lengths[run.slot]:
+                raise InvalidBatch(
+                    f"slot {run.slot} goes on at {self._lengths[run.slot]}, "
+                    f"the batch has {run.n_tokens} tokens at {run.start}"
+                )
+            ends[run.slot] = run.start + run.n_tokens
+            if ends[run.slot] > self.facts.cells_per_slot:
+                raise InvalidBatch(f"slot {run.slot} has only {self.facts.cells_per_slot} cells")
+        if sum(run.n_tokens for run in batch.runs) != n:
+            raise InvalidBatch(f"the runs do not add up to {n} tokens")
+        return ends
+
+    def _reread(self, ends: dict[int, int]) -> None:
+        for slot in ends:
+            self._lengths[slot] = native.llama_memory_seq_pos_max(self._memory, slot) + 1
+
+
+def context_params(config: Config, plan: KvPlan) -> native.llama_context_params:
+    """llama.cpp's context parameters for our options."""
+    physical = max(config.max_physical_batch_total_tokens, plan.n_slots)
+    params: native.llama_context_params = native.llama_context_default_params()
+    params.n_ctx = plan.n_cells
+    params.n_seq_max = plan.n_slots
+    params.kv_unified = plan.unified
+    params.n_batch = min(physical, plan.n_cells)
+    params.n_ubatch = params.n_batch
+    # One output per sequence and step. The default, one per token, costs a vocabulary row of
+    # compute buffer per token: 300 MB at 512 tokens and 152k entries.
+    params.n_outputs_max = plan.n_slots
+    params.n_threads = config.n_threads
+    params.n_threads_batch = config.n_threads_batch
+    params.flash_attn_type = (
+        native.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        if config.flash_attention
+        else native.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
+    params.offload_kqv = config.offload_kqv
+    params.type_k = cache_type("--type-k", config.type_k)
+    params.type_v = cache_type("--type-v", config.type_v)
+    params.no_perf = True
+    return params
+
+
+def cache_type(option: str, name: str) -> int:
+    """The number of a ggml type. ConfigError for one that llama.cpp's KV memory cannot have."""
+    if name not in CACHE_TYPES:
+        raise ConfigError(
+            f"{option}: llama.cpp's KV memory can be {', '.join(CACHE_TYPES)}, not {name}"
+        )
+    return CACHE_TYPES[name]
+
+
+def _read_back(pointer: native.llama_context_p, lines: list[str]) -> ContextFacts:
+    def logged(name: str) -> str:
+        for line in lines:
+            key, found, value = line.partition("=")
+            if found and key.split(":", 1)[-1].strip() == name:
+                return value.strip()
+        return "unknown"
+
+    unified = logged("kv_unified")
+    return ContextFacts(
+        n_cells=native.llama_n_ctx(pointer),
+        cells_per_slot=native.llama_n_ctx_seq(pointer),
+        n_slots=native.llama_n_seq_max(pointer),
+        max_batch_tokens=native.llama_n_batch(pointer),
+        physical_batch_tokens=native.llama_n_ubatch(pointer),
+        n_threads=native.llama_n_threads(pointer),
+        n_threads_batch=native.llama_n_threads_batch(pointer),
+        flash_attention=logged("flash_attn"),
+        kv_layout={"true": "unified", "false": "streams"}.get(unified, unified),
+        type_k=_cache_type(lines, "K ("),
+        type_v=_cache_type(lines, "V ("),
+    )
+
+
+def _cache_type(lines: list[str], marker: str) -> str:
+    """The type in llama.cpp's line on the KV memory: ``K (f16): 1.0 MiB, V (f16): 1.0 MiB``."""
+    for line in lines:
+        if "K (" in line and "V (" in line:
+            return line.split(marker, 1)[1].split(")", 1)[0]
+    return "unknown"  # a recurrent memory has no such line
+
+
+def _compare(params: native.llama_context_params, facts: ContextFacts) -> None:
+    """StartError when llama.cpp runs with other numbers than it was given."""
+    asked_and_given = {
+        "--max-batch-total-tokens": (params.n_ctx, facts.n_cells),
+        "--max-batch-size": (params.n_seq_max, facts.n_slots),
+        "--max-physical-batch-total-tokens": (params.n_ubatch, facts.physical_batch_tokens),
+        "--n-threads": (params.n_threads, facts.n_threads),
+        "--n-threads-batch": (params.n_threads_batch, facts.n_threads_batch),
+    }
+    for option, (asked, given) in asked_and_given.items():
+        if asked != given:
+            raise StartError(f"{option}: llama.cpp runs with {given} where {asked} was asked")
+
+
+def _last_words(lines: list[str]) -> str:
+    words = [line for line in lines if "failed" in line or "error" in line or "requires" in line]
+    return (words or lines or ["no reason was given"])[-1].strip()

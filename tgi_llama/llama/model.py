@@ -1,0 +1,143 @@
+"""A loaded model: weights, metadata, vocabulary."""
+
+import ctypes
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import llama_cpp.llama_cpp as native
+
+from tgi_llama.config import Config
+from tgi_llama.errors import ConfigError
+from tgi_llama.llama.backend import NativeLog
+
+_log = logging.getLogger(__name__)
+
+_SPLIT_MODES = {
+    "layer": native.LLAMA_SPLIT_MODE_LAYER,
+    "row": native.LLAMA_SPLIT_MODE_ROW,
+}
+
+_LOAD_MODES = {  # (mmap, mlock)
+    (False, False): native.LLAMA_LOAD_MODE_NONE,
+    (True, False): native.LLAMA_LOAD_MODE_MMAP,
+    (False, True): native.LLAMA_LOAD_MODE_MLOCK,
+    (True, True): native.LLAMA_LOAD_MODE_MMAP_MLOCK,
+}
+
+Progress = Callable[[float], bool]
+"""Told the fraction that is loaded; returns False to give up."""
+
+
+class Model:
+    """Owns a native ``llama_model``; a context manager that frees it.
+
+    Loading and freeing belong to the decode thread. Metadata and vocabulary are immutable.
+    """
+
+    def __init__(self, path: Path, config: Config, log: NativeLog, progress: Progress) -> None:
+        """Loads the file.
+
+        Raises ConfigError with llama.cpp's own words when the file is damaged or not supported.
+        """
+        params = model_params(config)
+        callback = native.llama_progress_callback(lambda fraction, _data: progress(fraction))
+        params.progress_callback = callback
+        with log.captured() as lines:
+            pointer = native.llama_model_load_from_file(str(path).encode(), params)
+        if not pointer:
+            raise ConfigError(f"{path}: {_reason(lines)}")
+        self.pointer = pointer
+        self.load_mode = _value(lines, "load_mode = ", ")") or "unknown"
+        """As llama.cpp's log names it, for example ``mmap+mlock``."""
+        self.locked = "mlock" in self.load_mode and not any("failed to mlock" in s for s in lines)
+        """The system may refuse to lock so much memory (``ulimit -l``); llama.cpp then goes on."""
+        self.layers_offloaded = _value(lines, "load_tensors: offloaded ", " layers") or "0"
+        """``<offloaded>/<layers>``, ``0`` in a build without GPU support."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        native.llama_model_free(self.pointer)
+
+    @property
+    def vocab_pointer(self) -> native.llama_vocab_p:
+        """Valid as long as the model."""
+        pointer: native.llama_vocab_p | None = native.llama_model_get_vocab(self.pointer)
+        assert pointer is not None
+        return pointer
+
+    @property
+    def n_vocab(self) -> int:
+        return int(native.llama_vocab_n_tokens(self.vocab_pointer))
+
+    @property
+    def n_context_train(self) -> int:
+        return int(native.llama_model_n_ctx_train(self.pointer))
+
+    @property
+    def n_parameters(self) -> int:
+        return int(native.llama_model_n_params(self.pointer))
+
+    @property
+    def size_bytes(self) -> int:
+        return int(native.llama_model_size(self.pointer))
+
+    @property
+    def description(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        native.llama_model_desc(self.pointer, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    def metadata(self, key: str) -> str | None:
+        """A GGUF metadata value as text."""
+        buffer = ctypes.create_string_buffer(1024)
+        length = native.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
+        return None if length < 0 else buffer.value.decode("utf-8", "replace")
+
+    def chat_templates(self) -> dict[str, str]:
+        """The chat templates in the GGUF by name; the unnamed one is ``default``."""
+        found = {}
+        for name in (None, "tool_use", "rag"):
+            source = native.llama_model_chat_template(self.pointer, name and name.encode())
+            if source is not None:
+                found[name or "default"] = source.decode("utf-8", "replace")
+        return found
+
+
+def model_params(config: Config) -> native.llama_model_params:
+    """llama.cpp's model parameters for our options."""
+    params: native.llama_model_params = native.llama_model_default_params()
+    params.load_mode = _LOAD_MODES[config.use_mmap, config.use_mlock]
+    params.n_gpu_layers = config.n_gpu_layers
+    if config.split_mode in _SPLIT_MODES:
+        params.split_mode = _SPLIT_MODES[config.split_mode]
+    else:  # a GPU's number: no split
+        params.split_mode = native.LLAMA_SPLIT_MODE_NONE
+        params.main_gpu = int(config.split_mode)
+    return params
+
+
+def _reason(lines: list[str]) -> str:
+    """llama.cpp's last words on a failed load, without the name of the C++ function."""
+    errors = [line for line in lines if "error" in line.lower() or "failed" in line.lower()]
+    if not errors:
+        return "llama.cpp could not load the model"
+    return errors[0].split(": ", 1)[-1].strip()
+
+
+def _value(lines: list[str], after: str, before: str) -> str | None:
+    """The text between two markers in the first line that has them."""
+    for line in lines:
+        _, found, rest = line.partition(after)
+        if found and before in rest:
+            return rest.split(before, 1)[0].strip()
+    return None

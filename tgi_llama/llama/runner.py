@@ -1,0 +1,110 @@
+"""``ModelRunner`` on llama.cpp: a model's context, opened and closed on the decode thread."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import attrs
+import llama_cpp.llama_cpp as native
+import numpy as np
+
+from tgi_llama.config import Config
+from tgi_llama.engine.kv_cache import KvPlan
+from tgi_llama.engine.model_runner import Batch, Logits, Run, SlotId
+from tgi_llama.generation import ModelDescription
+from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.context import Context
+from tgi_llama.llama.devices import devices
+from tgi_llama.llama.model import Model
+
+_log = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class LlamaRunner:
+    """Implements ``engine.model_runner.ModelRunner``."""
+
+    description: ModelDescription
+    _context: Context
+
+    @property
+    def n_slots(self) -> int:
+        return self._context.plan.n_slots
+
+    @property
+    def max_batch_tokens(self) -> int:
+        return self._context.facts.max_batch_tokens
+
+    def decode(self, batch: Batch) -> None:
+        self._context.decode(batch)
+
+    def logits(self, row: int) -> Logits:
+        return self._context.logits(row)
+
+    def truncate(self, slot: SlotId, length: int) -> bool:
+        return self._context.truncate(slot, length)
+
+    def clear(self, slot: SlotId) -> None:
+        self._context.clear(slot)
+
+    def copy(self, source: SlotId, target: SlotId, length: int) -> None:
+        """``Context.copy``."""
+        self._context.copy(source, target, length)
+
+
+@contextlib.contextmanager
+def open_runner(
+    model: Model, config: Config, *, plan: KvPlan, log: NativeLog
+) -> Iterator[LlamaRunner]:
+    """Makes the model's context and decodes one token, so that the weights are in memory.
+
+    Raises StartError when the context cannot be made.
+    """
+    _warn_about_gpu(config)
+    with Context(model, config, plan, log) as context:
+        _warm_up(context)
+        yield LlamaRunner(description=_describe(model, context, config), context=context)
+
+
+def _warm_up(context: Context) -> None:
+    context.decode(
+        Batch(np.zeros(1, dtype=np.int32), (Run(SlotId(0), 0, 1, wants_output=True),))
+    )
+    context.clear(SlotId(0))
+
+
+def _warn_about_gpu(config: Config) -> None:
+    if config.n_gpu_layers != 0 and not native.llama_supports_gpu_offload():
+        _log.warning(
+            "--n-gpu-layers %d has no effect: this llama.cpp was built without GPU support",
+            config.n_gpu_layers,
+        )
+
+
+def _describe(model: Model, context: Context, config: Config) -> ModelDescription:
+    facts = context.facts
+    gpus = [device.name for device in devices() if device.is_gpu]
+    return ModelDescription(
+        architecture=model.metadata("general.architecture") or "unknown",
+        description=model.description,
+        n_parameters=model.n_parameters,
+        size_bytes=model.size_bytes,
+        n_vocab=model.n_vocab,
+        n_context_train=model.n_context_train,
+        n_cells=facts.n_cells,
+        n_slots=facts.n_slots,
+        kv_layout=facts.kv_layout,
+        max_batch_tokens=facts.max_batch_tokens,
+        physical_batch_tokens=facts.physical_batch_tokens,
+        n_threads=facts.n_threads,
+        n_threads_batch=facts.n_threads_batch,
+        n_gpu_layers=int(model.layers_offloaded.split("/")[0]),
+        backend=f"{len(gpus)}-{gpus[0]}" if gpus and config.n_gpu_layers != 0 else "cpu",
+        type_k=facts.type_k,
+        type_v=facts.type_v,
+        flash_attention=facts.flash_attention,
+        mmap="mmap" in model.load_mode,
+        mlock=model.locked,
+        numa=config.numa,
+        offload_kqv=config.offload_kqv,
+    )
