@@ -127,7 +127,20 @@ def test_level_applies_to_our_own_loggers(
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == shown
 
 
-@pytest.mark.parametrize("name", ["llamacpp", "hypercorn.error", "some.library"])
+@pytest.mark.parametrize(
+    ("level", "shown"), [("debug", ["info", "warning"]), ("info", ["warning"])]
+)
+def test_level_of_llama_cpp_is_warning_unless_ours_is_debug(
+    stream: io.StringIO, level: str, shown: list[str]
+) -> None:
+    set_up_logs(level, json_output=True, stream=stream)
+    for name in ("debug", "info", "warning"):
+        logging.getLogger("llamacpp").log(logging.getLevelNamesMapping()[name.upper()], name)
+
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == shown
+
+
+@pytest.mark.parametrize("name", ["hypercorn.error", "some.library"])
 @pytest.mark.parametrize("level", ["debug", "error"])
 def test_level_of_other_loggers_is_info(stream: io.StringIO, name: str, level: str) -> None:
     set_up_logs(level, json_output=True, stream=stream)

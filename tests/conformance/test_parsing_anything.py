@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgi_llama.errors import TemplateError, ValidationError
-from tgi_llama.validation import Validator
-from tgi_llama.validation_rules import Limits
+from tgi_llama.validation.rules import Limits
+from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
 from tgi_llama.wire.generate import CompatGenerateRequest, GenerateParameters
 from tgi_llama.wire.openai import ChatRequest, CompletionRequest

@@ -6,8 +6,8 @@ import pytest
 from fakes.validation import ByteTokenizer
 
 from tgi_llama.errors import ValidationError
-from tgi_llama.validation import PreparedGeneration, Validator
-from tgi_llama.validation_rules import Limits
+from tgi_llama.validation.rules import Limits
+from tgi_llama.validation.validator import PreparedGeneration, Validator
 from tgi_llama.wire.converter import parse
 from tgi_llama.wire.generate import GenerateRequest
 

@@ -171,7 +171,7 @@ def test_gpu_layers_without_gpu_support_warn(load: Load, caplog: pytest.LogCaptu
 
 
 def test_cache_type_that_llama_cpp_cannot_use_is_refused(load: Load) -> None:
-    with pytest.raises(ConfigError, match="--type-k: .* not q2_k"), load(type_k="q2_k"):
+    with pytest.raises(ConfigError, match=r"--type-k: .* not q2_k"), load(type_k="q2_k"):
         pass
 
 

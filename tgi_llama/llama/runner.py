@@ -67,9 +67,7 @@ def open_runner(
 
 
 def _warm_up(context: Context) -> None:
-    context.decode(
-        Batch(np.zeros(1, dtype=np.int32), (Run(SlotId(0), 0, 1, wants_output=True),))
-    )
+    context.decode(Batch(np.zeros(1, dtype=np.int32), (Run(SlotId(0), 0, 1, wants_output=True),)))
     context.clear(SlotId(0))
 
 

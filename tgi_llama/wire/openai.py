@@ -2,6 +2,7 @@
 up. The order of fields is the order of keys on the wire.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Literal
 
@@ -41,6 +42,17 @@ class CalledFunction:
     arguments: object = attrs.field(metadata={ALIASES: ("parameters",)})
     """As the client sent it: OpenAI's clients send a JSON text, TGI's an object."""
     description: str | None = None
+
+    @property
+    def parsed_arguments(self) -> object:
+        """What templates expect: the object. A text that holds none stays a text."""
+        if not isinstance(self.arguments, str):
+            return self.arguments
+        try:
+            parsed = json.loads(self.arguments)
+        except ValueError:
+            return self.arguments
+        return parsed if isinstance(parsed, dict) else self.arguments
 
 
 @attrs.frozen(kw_only=True)

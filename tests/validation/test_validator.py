@@ -7,8 +7,8 @@ from fakes.validation import BOS, ByteTokenizer, TaggedTemplates
 
 from tgi_llama.errors import TemplateError, ValidationError
 from tgi_llama.generation import SamplingParameters, TokenId
-from tgi_llama.validation import PreparedGeneration, Validator
-from tgi_llama.validation_rules import Limits
+from tgi_llama.validation.rules import Limits
+from tgi_llama.validation.validator import PreparedGeneration, Validator
 from tgi_llama.wire.converter import parse
 from tgi_llama.wire.generate import CompatGenerateRequest, GenerateRequest
 from tgi_llama.wire.openai import ChatRequest, CompletionRequest
@@ -329,7 +329,7 @@ def test_chat_messages_reach_the_template_with_all_their_keys() -> None:
             ],
             "tools": None,
             "add_generation_prompt": True,
-            "continue_final_message": False,
+            "continue_final_message": None,
             "variables": {"enable_thinking": False},
         }
     ]
@@ -342,17 +342,17 @@ ASSISTANT = {"role": "assistant", "content": "Well"}
 @pytest.mark.parametrize(
     ("last", "sent", "opens_turn", "continues"),
     [
-        (USER, {}, True, False),
+        (USER, {}, True, None),
         (USER, {"add_generation_prompt": False}, False, False),
         (USER, {"continue_final_message": True}, False, True),
-        (ASSISTANT, {}, False, True),
+        (ASSISTANT, {}, True, None),
         (ASSISTANT, {"continue_final_message": False}, True, False),
         (ASSISTANT, {"add_generation_prompt": True}, True, False),
-        (ASSISTANT, {"add_generation_prompt": False}, False, True),
+        (ASSISTANT, {"add_generation_prompt": False}, False, False),
     ],
 )
 def test_chat_last_message_is_continued_as_in_tgi_unless_told_otherwise(
-    last: object, sent: dict[str, object], opens_turn: bool, continues: bool
+    last: object, sent: dict[str, object], opens_turn: bool, continues: bool | None
 ) -> None:
     templates = TaggedTemplates()
     chat(templates, messages=[USER, last], **sent)
@@ -361,11 +361,13 @@ def test_chat_last_message_is_continued_as_in_tgi_unless_told_otherwise(
     assert call["continue_final_message"] is continues
 
 
-def test_chat_tool_call_at_the_end_is_not_continued() -> None:
+def test_chat_tool_call_reaches_the_template_with_its_arguments_as_an_object() -> None:
     templates = TaggedTemplates()
     call = {"id": "c1", "function": {"name": "f", "arguments": "{}"}}
     chat(templates, messages=[USER, {"role": "assistant", "tool_calls": [call]}])
-    assert templates.calls[0]["continue_final_message"] is False
+    (rendered,) = templates.calls
+    (_, last) = rendered["messages"]
+    assert last["tool_calls"][0]["function"]["arguments"] == {}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 The letters and numbers are those of the wire contract, section 2.5; the first rule that fails wins.
 """
 
-from tgi_llama.validation_rules import (
+from tgi_llama.wire.generate import GenerateParameters
+
+from .rules import (
     Limits,
     RequestedSampling,
     check_max_new_tokens,
@@ -12,7 +14,6 @@ from tgi_llama.validation_rules import (
     reject,
     reject_unsupported,
 )
-from tgi_llama.wire.generate import GenerateParameters
 
 
 def native_sampling(parameters: GenerateParameters) -> RequestedSampling:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from tgi_llama.validation_rules import reject, reject_unsupported
 from tgi_llama.wire.openai import ChatRequest, ImagePart, Message
+
+from .rules import reject, reject_unsupported
 
 _RESERVED_VARIABLES = frozenset(
     ("self", "messages", "tools", "add_generation_prompt", "continue_final_message")
@@ -19,18 +20,19 @@ class ChatPrompt:
 
     messages: Sequence[Mapping[str, object]]
     add_generation_prompt: bool
-    continue_final_message: bool
+    continue_final_message: bool | None
+    """None: as TGI, an assistant's last message is continued."""
     variables: Mapping[str, object]
 
 
 def chat_prompt(request: ChatRequest) -> ChatPrompt:
-    """Without a word from the client an assistant's last message is continued, as TGI does."""
+    """Without a word from the client the template decides as TGI does: an assistant's last message
+    is continued."""
     last = request.messages[-1] if request.messages else None
-    is_open = last is not None and last.role == "assistant" and last.content is not None
     continues = request.continue_final_message
-    if continues is None:
-        continues = is_open and not request.add_generation_prompt
     opens_turn = request.add_generation_prompt
+    if continues is None and opens_turn is not None:
+        continues = False
     if opens_turn is None:
         opens_turn = not continues
     if continues and opens_turn:
@@ -62,7 +64,10 @@ def _template_message(message: Message, index: int) -> dict[str, object]:
             {
                 "id": call.id,
                 "type": call.type,
-                "function": {"name": call.function.name, "arguments": call.function.arguments},
+                "function": {
+                    "name": call.function.name,
+                    "arguments": call.function.parsed_arguments,
+                },
             }
             for call in message.tool_calls
         ]

@@ -1,8 +1,8 @@
 """From wire types to validated generations: pure and synchronous, run on a validation worker.
 
 A ``Validator`` is immutable, so any number of threads may use one at the same time. The fields are
-judged in ``validation_native``, ``validation_openai`` and ``validation_chat``, with the rules that
-all share in ``validation_rules``; here prompts become tokens and all becomes a
+judged in ``native``, ``openai`` and ``chat``, with the rules that
+all share in ``rules``; here prompts become tokens and all becomes a
 ``PreparedGeneration``.
 """
 
@@ -14,17 +14,18 @@ import attrs
 
 from tgi_llama.errors import TemplateError, TooManyPrompts
 from tgi_llama.generation import GenerationRequest, StoppingParameters, TokenId
-from tgi_llama.validation_chat import ChatPrompt, chat_prompt
-from tgi_llama.validation_native import (
+from tgi_llama.wire.generate import GenerateRequest
+from tgi_llama.wire.openai import ChatRequest, CompletionRequest
+
+from .chat import ChatPrompt, chat_prompt
+from .native import (
     check_parameters,
     check_streaming,
     check_supported,
     native_sampling,
 )
-from tgi_llama.validation_openai import OpenAiAnswer, check_openai, prompts
-from tgi_llama.validation_rules import Limits, RequestedSampling, reject, token_budget
-from tgi_llama.wire.generate import GenerateRequest
-from tgi_llama.wire.openai import ChatRequest, CompletionRequest
+from .openai import OpenAiAnswer, check_openai, prompts
+from .rules import Limits, RequestedSampling, reject, token_budget
 
 
 class Tokenizer(Protocol):
@@ -45,7 +46,7 @@ class ChatTemplates(Protocol):
         *,
         tools: Sequence[Mapping[str, object]] | None = None,
         add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
+        continue_final_message: bool | None = None,
         **variables: object,
     ) -> str:
         """Raises TemplateError."""

@@ -1,18 +1,9 @@
-"""What the OpenAI routes ask for, in the terms of ``validation_rules``. Pure functions."""
+"""What the OpenAI routes ask for, in the terms of ``rules``. Pure functions."""
 
 import attrs
 
 from tgi_llama.errors import SuffixNotSupported
 from tgi_llama.generation import TokenId
-from tgi_llama.validation_rules import (
-    Limits,
-    RequestedSampling,
-    check_max_new_tokens,
-    check_sampling,
-    check_stop,
-    reject,
-    reject_unsupported,
-)
 from tgi_llama.wire.openai import (
     ChatRequest,
     CompletionRequest,
@@ -20,6 +11,16 @@ from tgi_llama.wire.openai import (
     OpenAiRequest,
     Prompt,
     TextFormat,
+)
+
+from .rules import (
+    Limits,
+    RequestedSampling,
+    check_max_new_tokens,
+    check_sampling,
+    check_stop,
+    reject,
+    reject_unsupported,
 )
 
 _MAX_TOP_LOGPROBS = 20

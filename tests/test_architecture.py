@@ -1,0 +1,119 @@
+"""The imports point one way, and every foreign package has one home. See docs/design.md."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tgi_llama
+
+ROOT = Path(tgi_llama.__file__).parent
+
+# From a part of the package to the parts it may import. A part is a top-level module or package;
+# every part may import itself.
+LEAVES = {"errors", "generation"}
+ALLOWED = {
+    "errors": set(),
+    "generation": set(),
+    "cpus": set(),
+    "option": set(),
+    "option_files": {"errors"},
+    "config": {"errors", "option", "option_files", "cpus"},
+    "model_files": {"config", "errors"},
+    "logs": set(),
+    "metrics": LEAVES,
+    "wire": LEAVES,
+    "text": LEAVES,
+    "validation": LEAVES | {"wire"},
+    "engine": LEAVES | {"text"},
+    "llama": LEAVES | {"config", "engine.model_runner", "engine.kv_cache", "text"},
+    "admission": LEAVES | {"engine"},
+    "server": LEAVES | {"admission", "engine", "metrics", "text", "validation", "wire"},
+    "lifecycle": LEAVES
+    | {"admission", "config", "engine", "llama", "metrics", "model_files", "server", "text"}
+    | {"validation"},
+    "cli": {"config", "cpus", "errors", "lifecycle", "logs", "option"},
+    "asgi": {"cli", "errors", "lifecycle", "model_files"},
+    "__main__": {"cli"},
+    "builtin": set(),
+}
+
+# From a foreign package to the parts that may import it; "builtin" is the training script.
+HOMES = {
+    "llama_cpp": {"llama", "builtin"},
+    "ctypes": {"llama", "builtin"},
+    "numpy": {"engine", "llama", "wire", "builtin"},
+    "quart": {"server", "lifecycle"},
+    "quart_trio": {"server", "lifecycle"},
+    "hypercorn": {"server", "lifecycle", "asgi"},
+    "werkzeug": {"server"},
+    "cattrs": {"wire"},
+    "orjson": {"wire"},
+    "json": {"wire", "text", "logs", "builtin"},  # text: a model's config files; logs: JSON lines
+    "prometheus_client": {"metrics"},
+    "trio": {"admission", "asgi", "engine", "lifecycle", "server"},
+    "tokenizers": {"text", "builtin"},
+    "jinja2": {"text", "builtin"},
+    "click": {"cli"},
+    "asyncio": set(),
+    "torch": {"builtin"},
+    "gguf": {"builtin"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(ROOT)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Absolute names of everything that the module imports, also inside functions."""
+    package = ["tgi_llama", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def is_under(name: str, parents: set[str]) -> bool:
+    return any(name == parent or name.startswith(parent + ".") for parent in parents)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_imports_only_what_its_part_may(path: Path) -> None:
+    part = part_of(path)
+    if part == "__init__":
+        assert path.read_text() == ""
+        return
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        if top == "tgi_llama" and rest and not is_under(rest, {part}):
+            assert is_under(rest, ALLOWED[part]), f"{part} may not import {name}"
+        elif top in HOMES:
+            assert part in HOMES[top], f"{top} has no home in {part}"
+
+
+def test_engine_uses_trio_on_one_side_only() -> None:
+    users = {
+        path.name
+        for path in (ROOT / "engine").glob("*.py")
+        if any(name.split(".")[0] == "trio" for name in imported(path))
+    }
+    assert users == {"engine.py"}
+
+
+def test_package_markers_are_empty() -> None:
+    assert all(path.read_text() == "" for path in ROOT.rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_is_short_enough_to_read_at_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 500

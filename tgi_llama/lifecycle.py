@@ -1,0 +1,319 @@
+"""The composition root: what is built, in which order it starts, and how it stops.
+
+Theory of operation
+-------------------
+``run_service`` builds everything behind the HTTP server, for both ways of starting: ``run`` (the
+command line) and ``asgi.Application`` (an ASGI server's lifespan). It nests what it starts, so that
+it stops in reverse: the validation workers, then the decode thread, then the model is freed.
+Nothing that uses the native library outlives it.
+
+Shutdown, from the first SIGTERM or SIGINT: new requests are refused and ``/health`` says 503; the
+running ones get ``--graceful-termination-timeout``; what is left then ends with an error event and
+has a few seconds to be sent; after that connections are cut. A second signal cuts at once.
+"""
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from time import perf_counter
+
+import attrs
+import trio
+from quart_trio import QuartTrio
+
+from tgi_llama.admission import Admission, ValidationWorkers
+from tgi_llama.config import Config
+from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publish
+from tgi_llama.engine.engine import Engine, LoadedCallback
+from tgi_llama.engine.kv_cache import KvPlan, SlotPool, plan_kv
+from tgi_llama.engine.scheduler import Scheduler
+from tgi_llama.errors import ShuttingDown
+from tgi_llama.generation import ModelDescription
+from tgi_llama.llama.backend import start_backend
+from tgi_llama.llama.model import Model
+from tgi_llama.llama.runner import open_runner
+from tgi_llama.llama.vocab import Vocab
+from tgi_llama.metrics import MetricLimits, Metrics
+from tgi_llama.model_files import ModelFiles, resolve_model
+from tgi_llama.server.app import create_app
+from tgi_llama.server.listener import HttpServer, bind
+from tgi_llama.server.metrics_app import create_metrics_app
+from tgi_llama.server.services import Services, Settings
+from tgi_llama.text.chat_template import ChatTemplates
+from tgi_llama.text.template_files import GgufTemplates, load_chat_template
+from tgi_llama.text.tokenizer import Tokenizer, load_tokenizer
+from tgi_llama.validation.rules import Limits
+from tgi_llama.validation.validator import Validator
+
+_log = logging.getLogger(__name__)
+
+_LAST_WORDS_S = 5.0
+"""After the deadline: time to send the error events and to close connections in order."""
+
+_PROGRESS_STEP = 0.1
+
+
+@attrs.define(eq=False)
+class ModelThread:
+    """The decode thread's body: opens the model, reports it, then runs the decode loop.
+
+    The model is left to ``resources``, which its owner closes after everything that uses the
+    vocabulary has ended; the context is closed here, by the thread that made it.
+    """
+
+    config: Config
+    files: ModelFiles
+    plan: KvPlan
+    resources: contextlib.ExitStack
+    model: Model = attrs.field(init=False)
+    vocab: Vocab = attrs.field(init=False)
+    description: ModelDescription = attrs.field(init=False)
+
+    def __call__(self, commands: CommandQueue, publish: Publish, loaded: LoadedCallback) -> None:
+        log = start_backend(self.config.numa)
+        started = perf_counter()
+        self.model = Model(self.files.gguf, self.config, log, _Progress(commands))
+        self.resources.enter_context(self.model)
+        self.vocab = Vocab(self.model.vocab_pointer)
+        with open_runner(self.model, self.config, plan=self.plan, log=log) as runner:
+            self.description = runner.description
+            _log.info("loaded in %.1f s", perf_counter() - started)
+            scheduler = Scheduler(
+                slots=SlotPool(self.plan),
+                max_batch_tokens=runner.max_batch_tokens,
+                max_prefill_tokens=self.config.max_batch_prefill_tokens,
+            )
+            loaded()
+            DecodeLoop(runner, self.vocab, scheduler, commands, publish).run()
+
+
+@attrs.define(eq=False)
+class _Progress:
+    """Logs how much of a large file is loaded, and gives up when a command (a stop) waits."""
+
+    commands: CommandQueue
+    _next: float = attrs.field(default=_PROGRESS_STEP, init=False)
+
+    def __call__(self, fraction: float) -> bool:
+        if fraction >= self._next:
+            _log.info("loading the model: %d %%", fraction * 100)
+            self._next = fraction + _PROGRESS_STEP
+        return self.commands.empty()
+
+
+@attrs.frozen(kw_only=True)
+class Service:
+    """A running engine with its HTTP application."""
+
+    app: QuartTrio
+    admission: Admission
+    engine: Engine
+    metrics: Metrics
+    model: ModelDescription
+
+
+async def run_service(
+    config: Config,
+    files: ModelFiles,
+    *,
+    task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Keeps a service until cancelled; has started when it can answer requests.
+
+    Raises ConfigError and StartError at the start, EngineDead later (in exception groups).
+    """
+    plan = plan_kv(
+        layout=config.kv_layout,
+        n_slots=config.max_batch_size,
+        cells_per_sequence=config.max_total_tokens,
+        n_cells=config.max_batch_total_tokens,
+    )
+    metrics = Metrics(
+        MetricLimits(
+            max_input_tokens=config.max_input_tokens,
+            max_total_tokens=config.max_total_tokens,
+            n_cells=plan.n_cells,
+            n_slots=plan.n_slots,
+        )
+    )
+    with contextlib.ExitStack() as resources:
+        thread = ModelThread(config, files, plan, resources)
+        engine = Engine(thread, observe_step=metrics.record_step)
+        async with trio.open_nursery() as engine_nursery:
+            await engine_nursery.start(engine.run)
+            tokenizer, templates = await _load_text(config, files, thread)
+            workers = ValidationWorkers(config.validation_workers)
+            async with trio.open_nursery() as worker_nursery:
+                await worker_nursery.start(workers.run)
+                admission = Admission(engine, workers, config.max_concurrent_requests)
+                app = create_app(
+                    Services(
+                        settings=_settings(config, files, thread.description),
+                        admission=admission,
+                        validator=Validator(_limits(config), tokenizer, templates),
+                        tokenizer=tokenizer,
+                        metrics=metrics,
+                        model=thread.description,
+                        is_healthy=lambda: engine.is_healthy and not admission.is_draining,
+                    )
+                )
+                _log_start(files, thread.description)
+                task_status.started(
+                    Service(
+                        app=app,
+                        admission=admission,
+                        engine=engine,
+                        metrics=metrics,
+                        model=thread.description,
+                    )
+                )
+                await trio.sleep_forever()
+
+
+async def _load_text(
+    config: Config, files: ModelFiles, thread: ModelThread
+) -> tuple[Tokenizer, ChatTemplates | None]:
+    """Tokenizer and templates, on a worker thread: a large tokenizer.json takes a second."""
+
+    def load() -> tuple[Tokenizer, ChatTemplates | None]:
+        folder, vocab = files.tokenizer_folder, thread.vocab
+        tokenizer = load_tokenizer(folder, vocab, gguf=files.gguf)
+        gguf = GgufTemplates(
+            templates=thread.model.chat_templates(),
+            bos_token=vocab.bos_text,
+            eos_token=vocab.eos_text,
+        )
+        templates = load_chat_template(
+            folder,
+            gguf,
+            override=config.chat_template,
+            tokenizer_config_path=config.tokenizer_config_path,
+        )
+        return tokenizer, templates
+
+    return await trio.to_thread.run_sync(load)
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        max_input_tokens=config.max_input_tokens,
+        max_total_tokens=config.max_total_tokens,
+        max_best_of=config.max_best_of,
+        max_stop_sequences=config.max_stop_sequences,
+        max_top_n_tokens=config.max_top_n_tokens,
+        max_client_batch_size=config.max_client_batch_size,
+    )
+
+
+def _settings(config: Config, files: ModelFiles, model: ModelDescription) -> Settings:
+    return Settings(
+        model_id=files.model_id,
+        version=importlib.metadata.version("tgi_llama"),
+        limits=_limits(config),
+        max_concurrent_requests=config.max_concurrent_requests,
+        validation_workers=config.validation_workers,
+        payload_limit_bytes=config.payload_limit,
+        api_keys=config.api_key,
+        cors_allow_origins=config.cors_allow_origin,
+        compute_type=os.environ.get("COMPUTE_TYPE") or model.backend,
+    )
+
+
+def _log_start(files: ModelFiles, model: ModelDescription) -> None:
+    """The one line that says what runs and how; every value was read back from llama.cpp."""
+    facts = attrs.asdict(model)
+    _log.info(
+        "serving %s: %s", files.model_id, ", ".join(f"{name}={facts[name]}" for name in facts)
+    )
+
+
+# The command line's way of serving
+
+
+def run(config: Config) -> None:
+    """Serves until a signal. Blocks; for the main thread.
+
+    Raises ConfigError or StartError when it cannot start and EngineDead when the decode thread
+    dies; the latter, and what happens in a task, inside exception groups.
+    """
+    files = resolve_model(config)
+    sockets = bind(config.hostname, config.port)
+    metrics_sockets = []
+    if config.prometheus_port is not None:
+        metrics_sockets = bind(config.hostname, config.prometheus_port, option="--prometheus-port")
+    trio.run(_serve, config, files, sockets, metrics_sockets)
+
+
+async def _serve(
+    config: Config,
+    files: ModelFiles,
+    sockets: list[socket.socket],
+    metrics_sockets: list[socket.socket],
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            shutdown = Shutdown(config.graceful_termination_timeout, nursery.cancel_scope)
+            nursery.start_soon(shutdown.watch, signals)
+            service = await nursery.start(run_service, config, files)
+            if metrics_sockets:
+                metrics_server = HttpServer(create_metrics_app(service.metrics), metrics_sockets)
+                await nursery.start(metrics_server.run)
+            server = HttpServer(service.app, sockets)
+            addresses = await nursery.start(server.run)
+            _log.info("listening on %s", ", ".join(addresses))
+            await shutdown.run(service, server)
+            nursery.cancel_scope.cancel()
+
+
+@attrs.define(eq=False)
+class Shutdown:
+    """The way down, step by step. See the top of this module."""
+
+    timeout_s: float
+    _everything: trio.CancelScope
+    """Around the whole server."""
+    _serving: bool = attrs.field(default=False, init=False)
+    _requested: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _insisted: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    """Cancelled by the second signal: ends all waiting."""
+
+    async def watch(self, signals: AsyncIterator[int]) -> None:
+        """The first signal asks, the second insists. While the model still loads there is nothing
+        to drain, so the first one ends everything."""
+        async for number in signals:
+            name = signal.Signals(number).name
+            if self._requested.is_set():
+                _log.warning("%s again: ending at once", name)
+                self._insisted.cancel()
+                continue
+            _log.info("%s received, starting graceful shutdown", name)
+            self._requested.set()
+            if not self._serving:
+                self._everything.cancel()
+
+    async def run(self, service: Service, server: HttpServer) -> None:
+        """Waits for the first signal, then drains."""
+        self._serving = True
+        await self._requested.wait()
+        await self.drain(service, server)
+
+    async def drain(self, service: Service, server: HttpServer) -> None:
+        """Lets running requests finish, then ends them, then cuts their connections."""
+        service.admission.start_draining()
+        server.stop_accepting()
+        with self._insisted:
+            with trio.move_on_after(self.timeout_s) as patience:
+                await service.admission.wait_idle()
+            if patience.cancelled_caught:
+                _log.warning("%d requests are ended at the deadline", service.admission.n_running)
+                service.engine.stop(ShuttingDown("the server is shutting down"))
+            await server.close_idle()
+            with trio.move_on_after(_LAST_WORDS_S):
+                await server.wait_closed()
+        n_cut = server.cut_off()
+        if n_cut:
+            _log.warning("%d connections were cut", n_cut)

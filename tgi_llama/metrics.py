@@ -1,0 +1,345 @@
+"""Statistics to Prometheus: TGI's families under TGI's names, and our own with ``tgi_llama_``.
+
+Every request is counted once at its start and ends in exactly one of ``tgi_request_success`` and
+``tgi_request_failure``, so that started = succeeded + failed + running. A request is one HTTP
+call; a call with several prompts runs several generations, and the histograms observe each.
+
+TGI's batch metrics (names with ``method``) were made for a server that alternates prefill and
+decode calls. Here one step may do both: such a step is observed under both methods, each time with
+the time of the whole step.
+
+All methods may be called from any thread; prometheus_client locks each value.
+"""
+
+import enum
+from collections.abc import Iterable, Iterator
+
+import attrs
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
+
+from tgi_llama.generation import Finish, StepReport
+
+CONTENT_TYPE = "text/plain; charset=utf-8"
+
+_DURATION_BUCKETS_S = tuple(0.0001 * 1.5**k for k in range(1, 36))
+_BATCH_SIZE_BUCKETS = tuple(float(2**k) for k in range(11))
+_STEP_PART_BUCKETS_S = tuple(m * 10.0**e for e in range(-5, 1) for m in (1.0, 2.0, 3.0, 5.0, 7.0))
+"""Python's own part of a step is meant to stay under 0.5 ms, where TGI's buckets are coarse."""
+
+
+class FailureKind(enum.Enum):
+    """The ``err`` label of ``tgi_request_failure``. TGI's words first, then ours."""
+
+    OVERLOADED = "overloaded"
+    VALIDATION = "validation"
+    TEMPLATE = "template"
+    INCOMPLETE = "incomplete"
+    GENERATION = "generation"
+    DROPPED = "dropped"
+    """The client went away before its answer was complete."""
+    PARSE = "parse"
+    """The body could not be read as the route's request: bad JSON, wrong type, too large."""
+    AUTH = "auth"
+    UNAVAILABLE = "unavailable"
+    """The server is stopping or its decode thread is gone."""
+    INTERNAL = "internal"
+
+
+@attrs.frozen(kw_only=True)
+class MetricLimits:
+    """The server's limits that shape buckets and constant gauges."""
+
+    max_input_tokens: int
+    max_total_tokens: int
+    n_cells: int
+    """Cells of the KV memory over all slots."""
+    n_slots: int
+
+
+@attrs.frozen(kw_only=True)
+class GenerationTimes:
+    """Where the time of one finished generation went, in seconds. The parts add up to the total."""
+
+    total_s: float
+    validation_s: float
+    queue_s: float
+    inference_s: float
+    per_token_s: float
+
+    @classmethod
+    def from_finish(cls, finish: Finish, *, received: float) -> "GenerationTimes":
+        """``received``: when the request's work began, on ``time.perf_counter``'s clock."""
+        timings = finish.timings
+        inference_s = timings.finished - timings.started
+        return cls(
+            total_s=timings.finished - received,
+            validation_s=timings.submitted - received,
+            queue_s=timings.started - timings.submitted,
+            inference_s=inference_s,
+            per_token_s=inference_s / finish.n_generated,
+        )
+
+
+class _MethodMetrics:
+    """The children for one value of the ``method`` label, looked up once: the look-up costs as
+    much as the observation."""
+
+    def __init__(self, families: "_BatchFamilies", method: str) -> None:
+        self._count = families.count.labels(method)
+        self._success = families.success.labels(method)
+        self._failure = families.failure.labels(method)
+        self._inference = families.inference.labels(method)
+        self._forward = families.forward.labels(method)
+        self._decode = families.decode.labels(method)
+        self._filter = families.filter.labels(method)
+
+    def record(self, report: StepReport) -> None:
+        self._count.inc()
+        (self._failure if report.decode_failed else self._success).inc()
+        self._inference.observe(report.step_s)
+        self._forward.observe(report.decode_s)
+        self._decode.observe(report.sampling_s + report.text_s)
+        self._filter.observe(max(0.0, report.python_s - report.text_s))
+
+
+class _BatchFamilies:
+    """TGI's families with a ``method`` label."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, documentation: str) -> Counter:
+            return Counter(name, documentation, ["method"], registry=registry)
+
+        def duration(name: str, documentation: str) -> Histogram:
+            return Histogram(
+                name, documentation, ["method"], buckets=_DURATION_BUCKETS_S, registry=registry
+            )
+
+        per_method = "per method (prefill or decode)"
+        self.count = counter("tgi_batch_inference_count", f"Inference calls {per_method}")
+        self.success = counter(
+            "tgi_batch_inference_success", f"Number of successful inference calls {per_method}"
+        )
+        self.failure = counter("tgi_batch_inference_failure", "")
+        self.inference = duration("tgi_batch_inference_duration", "Batch inference duration")
+        self.forward = duration(
+            "tgi_batch_forward_duration", f"Batch forward duration {per_method}"
+        )
+        self.decode = duration(
+            "tgi_batch_decode_duration", f"Time spent decoding a batch {per_method}"
+        )
+        self.filter = duration(
+            "tgi_batch_filter_duration",
+            f"Time spent filtering batches and sending generated tokens {per_method}",
+        )
+        self.concat_duration = duration("tgi_batch_concat_duration", "")
+
+
+class Metrics:
+    """All metrics of one server, in a registry of their own."""
+
+    def __init__(self, limits: MetricLimits) -> None:
+        self._registry = CollectorRegistry()
+        self._init_request_metrics(limits)
+        self._init_batch_metrics(limits)
+        self._init_own_metrics(limits)
+
+    def _init_request_metrics(self, limits: MetricLimits) -> None:
+        input_buckets = _hundredths(limits.max_input_tokens)
+        total_buckets = _hundredths(limits.max_total_tokens)
+        self._requests = self._counter("tgi_request_count", "Total number of requests")
+        self._successes = self._counter("tgi_request_success", "Number of successful requests")
+        self._failures = Counter("tgi_request_failure", "", ["err"], registry=self._registry)
+        self._duration = self._duration_histogram("tgi_request_duration", "Request duration")
+        self._validation_duration = self._duration_histogram(
+            "tgi_request_validation_duration", "Request validation duration"
+        )
+        self._queue_duration = self._duration_histogram(
+            "tgi_request_queue_duration", "Request queue duration"
+        )
+        self._inference_duration = self._duration_histogram(
+            "tgi_request_inference_duration", "Request inference duration"
+        )
+        self._mean_time_per_token = self._duration_histogram(
+            "tgi_request_mean_time_per_token_duration", "Mean time per token per request"
+        )
+        self._generated_tokens = self._histogram(
+            "tgi_request_generated_tokens", "Generated tokens per request", total_buckets
+        )
+        self._input_length = self._histogram(
+            "tgi_request_input_length", "Input token length per request", input_buckets
+        )
+        self._max_new_tokens = self._histogram(
+            "tgi_request_max_new_tokens", "Maximum new tokens per request", total_buckets
+        )
+
+    def _init_batch_metrics(self, limits: MetricLimits) -> None:
+        self._queue_size = self._gauge("tgi_queue_size", "Current queue size")
+        self._batch_size = self._gauge("tgi_batch_current_size", "Current batch size")
+        self._batch_max_tokens = self._gauge(
+            "tgi_batch_current_max_tokens", "Maximum tokens for the current batch"
+        )
+        self._next_size = self._histogram(
+            "tgi_batch_next_size", "Batch size of the next batch", _BATCH_SIZE_BUCKETS
+        )
+        families = _BatchFamilies(self._registry)
+        self._prefill = _MethodMetrics(families, "prefill")
+        self._decode = _MethodMetrics(families, "decode")
+        concat = Counter("tgi_batch_concat", "", ["reason"], registry=self._registry)
+        self._concat = concat.labels("chunking")
+        self._concat_duration = families.concat_duration.labels("decode")
+        # Tokens per step and sequence beyond the first: zero until there is speculation.
+        self._skipped_tokens = Summary(
+            "tgi_request_skipped_tokens", "Speculated tokens per request", registry=self._registry
+        )
+        self._gauge("tgi_batch_max_total_tokens", "").set(limits.n_cells)
+
+    def _init_own_metrics(self, limits: MetricLimits) -> None:
+        self._step = self._step_histogram(
+            "tgi_llama_step_seconds", "Duration of a step of the decode loop"
+        )
+        self._step_decode = self._step_histogram(
+            "tgi_llama_step_decode_seconds", "Part of a step spent in llama_decode"
+        )
+        self._step_sampling = self._step_histogram(
+            "tgi_llama_step_sampling_seconds", "Part of a step spent choosing tokens"
+        )
+        self._step_python = self._step_histogram(
+            "tgi_llama_step_python_seconds", "Part of a step outside llama_decode and sampling"
+        )
+        self._generated = self._counter("tgi_llama_generated_tokens", "Tokens generated")
+        self._prompt = self._counter("tgi_llama_prompt_tokens", "Prompt tokens computed")
+        self._slots_busy = self._gauge("tgi_llama_slots_busy", "Slots that hold a sequence")
+        self._gauge("tgi_llama_slots", "Slots of the KV memory").set(limits.n_slots)
+
+    # --- one request ---
+
+    def request_started(self) -> None:
+        """Call once per HTTP request that asks for a generation."""
+        self._requests.inc()
+
+    def request_succeeded(self) -> None:
+        self._successes.inc()
+
+    def request_failed(self, kind: FailureKind) -> None:
+        self._failures.labels(kind.value).inc()
+
+    # --- one generation ---
+
+    def generation_validated(self, *, n_prompt_tokens: int, max_new_tokens: int) -> None:
+        self._input_length.observe(n_prompt_tokens)
+        self._max_new_tokens.observe(max_new_tokens)
+
+    def generation_queued(self) -> None:
+        """The queue grew by one; the next step reports its true length."""
+        self._queue_size.inc()
+
+    def generation_finished(self, times: GenerationTimes, *, n_generated: int) -> None:
+        self._duration.observe(times.total_s)
+        self._validation_duration.observe(times.validation_s)
+        self._queue_duration.observe(times.queue_s)
+        self._inference_duration.observe(times.inference_s)
+        self._mean_time_per_token.observe(times.per_token_s)
+        self._generated_tokens.observe(n_generated)
+
+    # --- one step ---
+
+    def record_step(self, report: StepReport) -> None:
+        """Call once per step of the decode loop."""
+        if report.n_prefill_tokens:
+            self._prefill.record(report)
+            self._prompt.inc(report.n_prefill_tokens)
+        if report.n_decode_sequences:
+            self._decode.record(report)
+            self._skipped_tokens.observe(0)
+        if report.n_generated_tokens:
+            self._generated.inc(report.n_generated_tokens)
+        if report.n_joined:
+            self._record_join(report)
+        self._queue_size.set(report.n_queued)
+        self._batch_size.set(report.n_running)
+        self._slots_busy.set(report.n_running)
+        self._batch_max_tokens.set(report.n_reserved_cells)
+        if report.n_computed_tokens:
+            self._step.observe(report.step_s)
+            self._step_decode.observe(report.decode_s)
+            self._step_sampling.observe(report.sampling_s)
+            self._step_python.observe(report.python_s)
+
+    def _record_join(self, report: StepReport) -> None:
+        self._next_size.observe(report.n_joined)
+        if report.n_decode_sequences:
+            # Joining takes no time of its own: the newcomer is named in the next batch.
+            self._concat.inc()
+            self._concat_duration.observe(0.0)
+
+    # --- the page ---
+
+    def render(self) -> bytes:
+        """All families in the Prometheus text format 0.0.4, as TGI writes it."""
+        return "".join(_render_lines(self._registry.collect())).encode()
+
+    # --- construction ---
+
+    def _counter(self, name: str, documentation: str) -> Counter:
+        return Counter(name, documentation, registry=self._registry)
+
+    def _gauge(self, name: str, documentation: str) -> Gauge:
+        return Gauge(name, documentation, registry=self._registry)
+
+    def _histogram(self, name: str, documentation: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, documentation, buckets=buckets, registry=self._registry)
+
+    def _duration_histogram(self, name: str, documentation: str) -> Histogram:
+        return self._histogram(name, documentation, _DURATION_BUCKETS_S)
+
+    def _step_histogram(self, name: str, documentation: str) -> Histogram:
+        return self._histogram(name, documentation, _STEP_PART_BUCKETS_S)
+
+
+def _hundredths(limit: int) -> tuple[float, ...]:
+    return tuple(limit / 100 * k for k in range(1, 101))
+
+
+# ``prometheus_client.generate_latest`` cannot write TGI's page: it appends ``_total`` to the name
+# of every counter, as OpenMetrics wants, while TGI's dashboards query ``tgi_request_count``; and
+# it adds a ``_created`` sample per series unless a process-wide switch is thrown. The text format
+# itself is simple, so the page is written here from the same collected families.
+
+
+def _render_lines(families: Iterable[Metric]) -> Iterator[str]:
+    for family in families:
+        if family.documentation:
+            yield f"# HELP {family.name} {_escape_help(family.documentation)}\n"
+        yield f"# TYPE {family.name} {family.type}\n"
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                yield _render_sample(sample, _sample_name(family, sample))
+        yield "\n"
+
+
+def _sample_name(family: Metric, sample: Sample) -> str:
+    return family.name if family.type == "counter" else sample.name
+
+
+def _render_sample(sample: Sample, name: str) -> str:
+    value = _number(sample.value)
+    if not sample.labels:
+        return f"{name} {value}\n"
+    labels = ",".join(f'{key}="{_escape_label(text)}"' for key, text in sample.labels.items())
+    return f"{name}{{{labels}}} {value}\n"
+
+
+def _number(value: float) -> str:
+    # Python's shortest form is also what TGI writes, but for infinity. It occurs only as the
+    # ``le`` label, which prometheus_client words itself.
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _escape_help(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n")
+
+
+def _escape_label(text: str) -> str:
+    return _escape_help(text).replace('"', r"\"")

@@ -1,0 +1,116 @@
+"""The HTTP application: routes, the guard before them, and the shape of every error."""
+
+import hmac
+import logging
+from collections.abc import Iterable
+
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import MethodNotAllowed
+
+from tgi_llama.metrics import FailureKind
+
+from .bodies import json_response
+from .exchange import CorsPolicy, Exchange, exchange_of
+from .failures import Failure, Unauthorized, describe
+from .generate import GenerateRoutes
+from .openai import OpenAiRoutes
+from .ops import OpsRoutes
+from .request_record import RequestRecord
+from .services import Services
+
+_log = logging.getLogger(__name__)
+
+_GENERATING_PATHS = frozenset(
+    {"/", "/generate", "/generate_stream", "/v1/chat/completions", "/v1/completions"}
+)
+
+
+def create_app(services: Services) -> QuartTrio:
+    """The application for one set of services. It holds no state of its own beside them."""
+    app = _App(services)
+    GenerateRoutes(services).add_to(app)
+    OpenAiRoutes(services).add_to(app)
+    OpsRoutes(services).add_to(app)
+    return app
+
+
+class _App(QuartTrio):
+    def __init__(self, services: Services) -> None:
+        super().__init__("tgi_llama", static_folder=None)
+        self._services = services
+        self._cors = CorsPolicy.from_names(services.settings.cors_allow_origins)
+        self._keys = tuple(key.encode() for key in services.settings.api_keys)
+        self.config["MAX_CONTENT_LENGTH"] = services.settings.payload_limit_bytes
+        self.config["BODY_TIMEOUT"] = services.settings.body_timeout_s
+        self.config["RESPONSE_TIMEOUT"] = None
+        self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # the exchange answers OPTIONS
+        self.url_map.merge_slashes = False  # no redirects: their bodies are HTML
+        self.before_request(self._open_record)
+        self.before_request(self._check_key)
+        self.register_error_handler(Exception, self._answer_error)
+
+    async def asgi_app(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        if scope["type"] != "http":
+            await super().asgi_app(scope, receive, send)
+            return
+        exchange = Exchange(
+            scope, receive, send, self._cors, linger_s=self._services.settings.linger_s
+        )
+        if scope["method"] == "OPTIONS":
+            await exchange.answer_preflight()
+            return
+        with exchange.resources:
+            await super().asgi_app(scope, exchange.receive, exchange.send)
+
+    async def _open_record(self) -> None:
+        rule = request.url_rule
+        if rule is not None and rule.rule in _GENERATING_PATHS and _takes_post(rule.methods):
+            exchange = exchange_of(request)
+            record = RequestRecord(self._services.metrics)
+            exchange.record = exchange.resources.enter_context(record)
+
+    async def _check_key(self) -> None:
+        if self._keys and self._is_guarded() and not self._has_key():
+            raise Unauthorized("The API key is missing or wrong")
+
+    def _is_guarded(self) -> bool:
+        """Every route that takes POST, also when asked with another method, and the list of models.
+        Told by the rule that matched: a path has several spellings."""
+        error = request.routing_exception
+        if isinstance(error, MethodNotAllowed):
+            return _takes_post(error.valid_methods)
+        rule = request.url_rule
+        return rule is not None and (rule.rule == "/v1/models" or _takes_post(rule.methods))
+
+    def _has_key(self) -> bool:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        # All keys are compared, in constant time each, so that timing tells nothing.
+        matches = [hmac.compare_digest(given.encode(), key) for key in self._keys]
+        return scheme.lower() == "bearer" and any(matches)
+
+    async def _answer_error(self, error: Exception) -> Response:
+        """The boundary of every request: whatever was raised becomes JSON."""
+        failure = describe(error)
+        if failure.kind is FailureKind.INTERNAL:
+            _log.error("%s %s failed", request.method, request.path, exc_info=error)
+        record = exchange_of(request).record
+        if record is not None:
+            record.failed(failure.kind)
+        return json_response(
+            failure.body(request.path), failure.status, headers=self._headers(failure)
+        )
+
+    def _headers(self, failure: Failure) -> dict[str, str]:
+        headers = dict(failure.headers)
+        if failure.kind is FailureKind.OVERLOADED:
+            n_running = self._services.admission.n_running
+            headers["retry-after"] = str(self._services.retry_advice.seconds(n_running))
+        return headers
+
+
+def _takes_post(methods: Iterable[str] | None) -> bool:
+    return methods is not None and "POST" in methods

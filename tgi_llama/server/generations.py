@@ -1,0 +1,214 @@
+"""The generations of one request: from a permit to their events, streamed or collected.
+
+Each generation's channel holds all its events, so the engine never waits for us and several
+generations advance together whichever of them is read.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Protocol, Self
+
+import attrs
+import trio
+
+from tgi_llama.errors import RequestError
+from tgi_llama.generation import Finish, Token, TokenEvent
+from tgi_llama.metrics import GenerationTimes
+from tgi_llama.validation.validator import PreparedGeneration
+
+from .services import Services
+
+
+class EventStream(Protocol):
+    """What is read of ``engine.engine.GenerationStream``."""
+
+    async def __anext__(self) -> TokenEvent:
+        """The next event, after the last one StopAsyncIteration. Raises what ended a failed
+        generation."""
+        ...
+
+    def __aiter__(self) -> Self: ...
+
+    def next_nowait(self) -> TokenEvent | None: ...
+
+
+@attrs.define(eq=False)
+class Generation:
+    """One submitted generation and its stream, entered by whoever made this."""
+
+    prepared: PreparedGeneration
+    stream: EventStream
+    received: float
+    """When the work on the request began, on ``time.perf_counter``'s clock."""
+    _services: Services
+
+    def note(self, finish: Finish) -> GenerationTimes:
+        """Call once, with the finish of the last event: feeds the metrics."""
+        times = GenerationTimes.from_finish(finish, received=self.received)
+        self._services.metrics.generation_finished(times, n_generated=finish.n_generated)
+        self._services.retry_advice.note_finished(times.total_s)
+        return times
+
+
+async def start(
+    services: Services,
+    resources: ExitStack,
+    prepare: Callable[[], Sequence[PreparedGeneration]],
+    *,
+    received: float,
+) -> "Generations":
+    """Takes permits, validates on a worker and submits. ``prepare`` runs on that worker.
+
+    Permits and streams are entered on ``resources``. Raises whatever is known to be wrong with the
+    request before its first token: Overloaded, ValidationError, TemplateError, ShuttingDown.
+    """
+    admission = services.admission
+    resources.enter_context(admission.permit())
+    prepared = await admission.validate(prepare)
+    if len(prepared) > 1:
+        resources.enter_context(admission.further_permits(len(prepared) - 1))
+    for one in prepared:
+        services.metrics.generation_validated(
+            n_prompt_tokens=one.n_prompt_tokens,
+            max_new_tokens=one.request.stopping.max_new_tokens,
+        )
+    return Generations([_submit(services, resources, one, received) for one in prepared])
+
+
+def _submit(
+    services: Services, resources: ExitStack, prepared: PreparedGeneration, received: float
+) -> Generation:
+    stream = resources.enter_context(services.admission.submit(prepared.request))
+    services.metrics.generation_queued()
+    return Generation(prepared, stream, received, services)
+
+
+class Generations:
+    """The events of all generations of a request, those of different ones taken in turns.
+
+    Trio thread, one task at a time.
+    """
+
+    def __init__(self, members: Sequence[Generation]) -> None:
+        self.members = tuple(members)
+        self._live = deque(enumerate(self.members))
+        self._received: deque[tuple[int, TokenEvent]] = deque()
+        self._error: RequestError | None = None
+        """Raised after the events that were received before it."""
+
+    @property
+    def is_over(self) -> bool:
+        """Every last event has been given out."""
+        return not self._live and not self._received
+
+    def next_nowait(self) -> tuple[int, TokenEvent] | None:
+        """The next event that is there already, with the index of its generation. Raises the error
+        of a failed generation."""
+        if self._received:
+            return self._received.popleft()
+        if self._error is not None:
+            raise self._error
+        for _ in range(len(self._live)):
+            index, generation = self._live[0]
+            event = generation.stream.next_nowait()
+            if event is None:
+                self._live.rotate(-1)
+                continue
+            self._advance(event)
+            return index, event
+        return None
+
+    async def next(self) -> tuple[int, TokenEvent]:
+        """The next event, waiting where there is none yet. Cancelling it loses none. Raises as
+        ``next_nowait``."""
+        return self.next_nowait() or await self.wait_next()
+
+    async def wait_next(self) -> tuple[int, TokenEvent]:
+        """``next`` for a caller to whom ``next_nowait`` has just given nothing."""
+        if len(self._live) > 1:
+            return await self._next_of_several()
+        index, generation = self._live[0]
+        event = await anext(generation.stream)
+        self._advance(event)
+        return index, event
+
+    def _advance(self, event: TokenEvent) -> None:
+        """Moves the generation that gave this event to the end of the round, or out of it."""
+        if event.finish is None:
+            self._live.rotate(-1)
+        else:
+            self._live.popleft()
+
+    async def _next_of_several(self) -> tuple[int, TokenEvent]:
+        """One wait for all: whoever gets an event first ends it. Events that came at the same
+        moment are kept for the next calls."""
+
+        async def receive(index: int, generation: Generation) -> None:
+            try:
+                event = await anext(generation.stream)
+            except RequestError as error:  # not through the nursery, which would wrap it
+                self._error = error
+            else:
+                self._received.append((index, event))
+                if event.finish is not None:
+                    self._live.remove((index, generation))
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for index, generation in tuple(self._live):
+                nursery.start_soon(receive, index, generation)
+        if not self._received:
+            assert self._error is not None
+            raise self._error
+        return self._received.popleft()
+
+
+@attrs.define(eq=False)
+class Collected:
+    """A finished generation."""
+
+    generation: Generation
+    tokens: list[Token] = attrs.field(factory=list)
+    top_tokens: list[tuple[Token, ...]] = attrs.field(factory=list)
+    """One entry per token."""
+    deltas: list[str] = attrs.field(factory=list)
+    """What each token added to the text."""
+    _finish: Finish | None = None
+    _times: GenerationTimes | None = None
+
+    @property
+    def prepared(self) -> PreparedGeneration:
+        return self.generation.prepared
+
+    @property
+    def text(self) -> str:
+        return "".join(self.deltas)
+
+    @property
+    def finish(self) -> Finish:
+        assert self._finish is not None
+        return self._finish
+
+    @property
+    def times(self) -> GenerationTimes:
+        assert self._times is not None
+        return self._times
+
+    def add(self, event: TokenEvent) -> None:
+        self.tokens.append(event.token)
+        self.top_tokens.append(event.top_tokens)
+        self.deltas.append(event.delta)
+        if event.finish is not None:
+            self._finish = event.finish
+            self._times = self.generation.note(event.finish)
+
+
+async def collect(generations: Generations) -> list[Collected]:
+    """Waits for the end of all generations; the result is in their order. Raises the error of the
+    first one that fails."""
+    collected = [Collected(member) for member in generations.members]
+    while not generations.is_over:
+        index, event = await generations.next()
+        collected[index].add(event)
+    return collected

@@ -1,0 +1,137 @@
+"""Sockets and connections: Hypercorn's protocol code under a life of our own.
+
+Hypercorn's ``serve`` cannot be told to stop accepting while it goes on serving, and it shields its
+socket writes from cancellation, so one client that never reads would hold the process for ever.
+Here accepting, draining and cutting off are three separate steps; the protocol itself (HTTP/1.1
+over h11, one ASGI call per request) stays Hypercorn's ``TCPServer``.
+"""
+
+import logging
+import socket
+from typing import cast
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.utils import wrap_app
+
+from tgi_llama.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_KEEP_ALIVE_S = 75.0
+"""How long an idle connection is kept: longer than the 60 s of common load balancers, which expect
+the server not to hang up first."""
+
+
+def bind(hostname: str, port: int, *, option: str = "--port") -> list[socket.socket]:
+    """Binds all addresses of the host name, without listening yet: nothing is served before the
+    model is loaded, but a port in use is known at once.
+
+    Raises ConfigError naming the option.
+    """
+    try:
+        found = socket.getaddrinfo(
+            hostname or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ConfigError(f"--hostname: cannot resolve {hostname!r}: {error.strerror}") from error
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.setblocking(False)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise ConfigError(
+            f"{option}: cannot listen on {hostname}, port {port}: {error.strerror}"
+        ) from error
+    return sockets
+
+
+class HttpServer:
+    """Serves one ASGI application on bound sockets. Trio thread only."""
+
+    def __init__(self, app: ASGIFramework, sockets: list[socket.socket]) -> None:
+        self._app = wrap_app(app, 0, "asgi")
+        self._sockets = sockets
+        self._config = HypercornConfig()
+        self._config.keep_alive_timeout = _KEEP_ALIVE_S
+        self._config.include_server_header = False
+        self._config.errorlog = logging.getLogger("hypercorn.error")
+        self._config.accesslog = None
+        self._context = WorkerContext(None)
+        self._accepting = trio.CancelScope()
+        self._closed = trio.Event()
+        self._streams: set[trio.SocketStream] = set()
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Accepts until ``stop_accepting``, then waits for the connections that are left. Starts
+        with the addresses, as ``host:port``. Raises ConfigError when it cannot listen."""
+        try:
+            async with trio.open_nursery() as connections:
+                with self._accepting:
+                    listeners = self._listen()
+                    task_status.started([_address(listener) for listener in listeners])
+                    await trio.serve_listeners(
+                        self._serve_connection, listeners, handler_nursery=connections
+                    )
+        finally:
+            self._closed.set()
+
+    def stop_accepting(self) -> None:
+        """Closes the listening sockets. Open connections go on, idle ones too."""
+        self._accepting.cancel()
+
+    async def close_idle(self) -> None:
+        """Closes every idle connection now and every other one after its response."""
+        await self._context.terminated.set()
+
+    async def wait_closed(self) -> None:
+        """Returns when ``run`` has ended: nothing is accepted and no connection is left."""
+        await self._closed.wait()
+
+    def cut_off(self) -> int:
+        """Closes all connections at once, also those whose client does not read. Returns how many
+        there were."""
+        n_streams = len(self._streams)
+        for stream in self._streams:
+            stream.socket.close()  # wakes a write that Hypercorn shields from cancellation
+        return n_streams
+
+    def _listen(self) -> list[trio.SocketListener]:
+        listeners = []
+        for sock in self._sockets:
+            try:
+                sock.listen(_BACKLOG)
+            except OSError as error:
+                raise ConfigError(f"--port: cannot listen: {error.strerror}") from error
+            listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+        return listeners
+
+    async def _serve_connection(self, stream: trio.SocketStream) -> None:
+        self._streams.add(stream)
+        try:
+            # Declared for TLS streams, but made for both kinds.
+            any_stream = cast("trio.SSLStream[trio.SocketStream]", stream)
+            await TCPServer(self._app, self._config, self._context, ConnectionState({}), any_stream)
+        except* Exception as group:  # the boundary of one connection
+            _log.error("a connection failed", exc_info=group)
+        finally:
+            self._streams.discard(stream)
+
+
+def _address(listener: trio.SocketListener) -> str:
+    name = listener.socket.getsockname()
+    return f"{name[0]}:{name[1]}"

@@ -1,0 +1,100 @@
+"""The routes that generate nothing: tokenizing, information, health and metrics."""
+
+import attrs
+from quart import Quart, Response, request
+
+from tgi_llama.metrics import CONTENT_TYPE
+from tgi_llama.wire import converter
+from tgi_llama.wire.generate import ErrorBody, GenerateRequest, Info, TokenizeEntry
+
+from .bodies import json_response, read_request
+from .services import Services
+
+
+@attrs.frozen
+class OpsRoutes:
+    """The view functions; ``add_to`` mounts them."""
+
+    services: Services
+
+    def add_to(self, app: Quart) -> None:
+        app.add_url_rule("/tokenize", view_func=self.tokenize, methods=["POST"])
+        app.add_url_rule("/info", view_func=self.info, methods=["GET"])
+        app.add_url_rule("/metrics", view_func=self.metrics, methods=["GET"])
+        app.add_url_rule("/health", view_func=self.health, methods=["GET"])
+        app.add_url_rule("/ping", endpoint="ping", view_func=self.health, methods=["GET"])
+        app.add_url_rule("/", endpoint="root", view_func=self.health, methods=["GET"])
+
+    async def tokenize(self) -> Response:
+        admission = self.services.admission
+        text = (await read_request(request, GenerateRequest, admission)).inputs
+        entries = await admission.validate(lambda: self._tokenize(text))
+        return json_response(entries)
+
+    def _tokenize(self, text: str) -> bytes:
+        """Runs on a validation worker: encoding and writing are work for long texts."""
+        utf8 = text.encode()
+        spans = self.services.tokenizer.encode_with_offsets(text, add_special=True)
+        return converter.dump(
+            [
+                TokenizeEntry(
+                    id=span.id,
+                    text=utf8[span.start : span.stop].decode(errors="replace"),
+                    start=span.start,
+                    stop=span.stop,
+                )
+                for span in spans
+            ]
+        )
+
+    async def info(self) -> Response:
+        return json_response(converter.dump(self._info()))
+
+    def _info(self) -> Info:
+        settings, model = self.services.settings, self.services.model
+        limits = settings.limits
+        return Info(
+            model_id=settings.model_id,
+            max_concurrent_requests=settings.max_concurrent_requests,
+            max_best_of=limits.max_best_of,
+            max_stop_sequences=limits.max_stop_sequences,
+            max_input_tokens=limits.max_input_tokens,
+            max_total_tokens=limits.max_total_tokens,
+            validation_workers=settings.validation_workers,
+            max_client_batch_size=limits.max_client_batch_size,
+            version=settings.version,
+            max_top_n_tokens=limits.max_top_n_tokens,
+            backend=model.backend,
+            architecture=model.architecture,
+            description=model.description,
+            n_parameters=model.n_parameters,
+            size_bytes=model.size_bytes,
+            n_vocab=model.n_vocab,
+            n_context_train=model.n_context_train,
+            n_context=model.n_cells,
+            n_slots=model.n_slots,
+            kv_layout=model.kv_layout,
+            max_batch_tokens=model.max_batch_tokens,
+            physical_batch_tokens=model.physical_batch_tokens,
+            n_threads=model.n_threads,
+            n_threads_batch=model.n_threads_batch,
+            n_gpu_layers=model.n_gpu_layers,
+            type_k=model.type_k,
+            type_v=model.type_v,
+            flash_attention=model.flash_attention,
+            mmap=model.mmap,
+            mlock=model.mlock,
+            numa=model.numa,
+            offload_kqv=model.offload_kqv,
+        )
+
+    async def health(self) -> Response:
+        if self.services.is_healthy():
+            response = Response(b"", 200)
+            del response.headers["content-type"]  # there is nothing to describe
+            return response
+        body = converter.dump(ErrorBody(error="unhealthy", error_type="healthcheck"))
+        return json_response(body, 503)
+
+    async def metrics(self) -> Response:
+        return Response(self.services.metrics.render(), content_type=CONTENT_TYPE)

@@ -1,0 +1,155 @@
+"""Server-sent events: the frames of a stream and the response body that sends them."""
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+import trio
+from quart import Response
+from quart.wrappers.response import ResponseBody
+
+from tgi_llama.generation import TokenEvent
+from tgi_llama.metrics import FailureKind
+
+from .failures import Failure, describe_in_stream
+from .generations import Generations
+from .request_record import RequestRecord
+
+_log = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+_KEEP_ALIVE = b":\n\n"
+
+_MAX_EVENTS_PER_CHUNK = 64
+"""Bounds the work between two chances for other tasks to run: about a millisecond."""
+_MAX_CHUNK_BYTES = 2**16
+"""Beyond this a chunk is only memory: the socket takes no more at once."""
+
+
+def frame(payload: bytes) -> bytes:
+    """One event. JSON escapes line breaks, so the payload is one line."""
+    return b"data: %b\n\n" % payload
+
+
+class Frames(Protocol):
+    """How one kind of stream words its events. Each method returns whole frames."""
+
+    def token(self, index: int, event: TokenEvent) -> bytes:
+        """A token of the generation at ``index``; the last one has ``event.finish``."""
+        ...
+
+    def end(self) -> bytes:
+        """What follows the last token of the last generation."""
+        ...
+
+    def failure(self, failure: Failure) -> bytes:
+        """What ends the stream instead of ``end``."""
+        ...
+
+
+class SseBody(ResponseBody):
+    """The body of a streamed answer.
+
+    Events that are waiting already go out in one chunk: a client cannot tell, and one write to the
+    socket costs more than making an event. The request's permit and streams are given back
+    through ``release`` before the last chunk is sent, so that a client that has seen the end finds
+    its permit free.
+
+    A class and not an async generator: Quart may drop it at any ``await`` without a chance for a
+    generator's ``finally`` to await.
+    """
+
+    def __init__(
+        self,
+        generations: Generations,
+        frames: Frames,
+        *,
+        record: RequestRecord,
+        release: Callable[[], None],
+        keep_alive_s: float,
+    ) -> None:
+        self._generations = generations
+        self._frames = frames
+        self._record = record
+        self._release = release
+        self._keep_alive_s = keep_alive_s
+        self._has_ended = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._release()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next chunk: one or more frames, or a comment after a silence."""
+        if self._has_ended:
+            raise StopAsyncIteration
+        await trio.lowlevel.checkpoint_if_cancelled()  # the client may have left while we wrote
+        frames: list[bytes] = []
+        try:
+            first = self._generations.next_nowait() or await self._wait()
+            if first is None:
+                return _KEEP_ALIVE
+            self._take_waiting(first, frames)
+            if self._generations.is_over:
+                self._record.succeeded()
+                frames.append(self._end(self._frames.end()))
+        # The boundary of the request: the status line is sent, so nobody above could answer.
+        except Exception as error:
+            frames.append(self._fail(error))
+        return b"".join(frames)
+
+    async def _wait(self) -> tuple[int, TokenEvent] | None:
+        """The next event, or None after a silence."""
+        with trio.move_on_after(self._keep_alive_s):
+            return await self._generations.wait_next()
+        return None
+
+    def _take_waiting(self, first: tuple[int, TokenEvent], frames: list[bytes]) -> None:
+        """Appends the frames of this event and of those that are there already."""
+        n_bytes = 0
+        waiting: tuple[int, TokenEvent] | None = first
+        while waiting is not None:
+            frames.append(self._token(*waiting))
+            n_bytes += len(frames[-1])
+            if len(frames) == _MAX_EVENTS_PER_CHUNK or n_bytes >= _MAX_CHUNK_BYTES:
+                return
+            waiting = self._generations.next_nowait()
+
+    def _token(self, index: int, event: TokenEvent) -> bytes:
+        if event.finish is not None:
+            self._generations.members[index].note(event.finish)
+        return self._frames.token(index, event)
+
+    def _fail(self, error: Exception) -> bytes:
+        failure = describe_in_stream(error)
+        if failure.kind is FailureKind.INTERNAL:
+            _log.error("a stream failed", exc_info=error)
+        self._record.failed(failure.kind)
+        return self._end(self._frames.failure(failure))
+
+    def _end(self, last_frames: bytes) -> bytes:
+        self._has_ended = True
+        self._release()
+        return last_frames
+
+
+def sse_response(body: SseBody, headers: dict[str, str]) -> Response:
+    """A 200 response that sends ``body`` for as long as it takes."""
+    response = Response(
+        body,
+        headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers},
+        content_type="text/event-stream",
+    )
+    response.timeout = None  # Quart would cut the stream after RESPONSE_TIMEOUT
+    return response
