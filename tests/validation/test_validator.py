@@ -315,7 +315,7 @@ def test_chat_messages_reach_the_template_with_all_their_keys() -> None:
         ],
         chat_template_kwargs={"enable_thinking": False},
     )
-    function = {"name": "f", "arguments": '{"a": 1}'}
+    function = {"name": "f", "arguments": {"a": 1}}
     assert templates.calls == [
         {
             "messages": [
