@@ -201,6 +201,16 @@ def test_config_free_ports_may_both_be_zero() -> None:
     assert (config.port, config.prometheus_port) == (0, 0)
 
 
+def test_config_quantized_v_without_flash_attention_names_both_options() -> None:
+    with pytest.raises(ConfigError, match=r"--type-v q8_0 .* --disable-flash-attention"):
+        Config(type_v="q8_0", flash_attention=False)
+
+
+@pytest.mark.parametrize("type_v", ["f32", "f16", "bf16"])
+def test_config_plain_v_without_flash_attention_is_accepted(type_v: str) -> None:
+    assert not Config(type_v=type_v, flash_attention=False).flash_attention
+
+
 def test_config_chat_template_file_holds_its_text(tmp_path: Path) -> None:
     file = tmp_path / "chat.jinja"
     file.write_text("{{ messages }}", encoding="utf-8")
@@ -213,6 +223,13 @@ def test_config_api_keys_of_option_and_file_are_joined(tmp_path: Path) -> None:
     file.write_text("two\n\n three \n", encoding="utf-8")
 
     assert Config(api_key=("one",), api_key_file=file).api_key == ("one", "two", "three")
+
+
+@pytest.mark.parametrize("key", ["clé", "x\ty", " x7", "x\x7f"])
+def test_config_api_key_that_no_header_carries_is_refused_unseen(key: str) -> None:
+    with pytest.raises(ConfigError, match="--api-key") as caught:
+        Config(api_key=(key,))
+    assert key not in str(caught.value)
 
 
 def test_config_repr_does_not_show_api_keys() -> None:

@@ -36,8 +36,9 @@ class Application:
         await self._service.app(scope, receive, send)
 
     async def _run_lifespan(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Raises LifespanFailureError, which ends Hypercorn with a non-zero status, when the
-        engine cannot start or dies."""
+        """Raises LifespanFailureError, which ends Hypercorn, when the engine cannot start or dies.
+        Hypercorn 0.18 forgets the status of its worker processes, so only ``-w 0``, which serves in
+        the process itself, then ends with a non-zero status."""
         await receive()  # lifespan.startup
         try:
             await self._serve(receive, send)

@@ -13,7 +13,7 @@ from tgi_llama.errors import ConfigError
 
 from .cpus import n_available_cpus
 from .option import Group, Option, derived, described, options_of
-from .option_files import api_keys, template_text
+from .option_files import api_keys, checked_keys, template_text
 
 _MAX_THREADS = 512  # GGML_MAX_N_THREADS
 _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
@@ -22,6 +22,7 @@ _KV_TYPES = (
     "f32 f16 bf16 f64 q4_0 q4_1 q5_0 q5_1 q8_0 q8_1 q2_k q3_k q4_k q5_k q6_k q8_k iq1_s iq1_m"
     " iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s iq4_nl iq4_xs tq1_0 tq2_0 i8 i16 i32 i64"
 )
+_PLAIN_KV_TYPES = frozenset(("f32", "f16", "bf16"))
 _KV_TYPE_HELP = (
     "llama.cpp can use f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0 and q5_1; the start fails on"
     " the rest of TGI's list. q8-0 is another spelling of q8_0."
@@ -318,7 +319,7 @@ class Config:
         secret=True,
         help="Ask clients for this bearer token. Repeat it to accept several. A key on the"
         " command line can be seen by others on the machine; a file or API_KEY cannot.",
-        resolve=lambda given, config: given + api_keys(config.api_key_file),
+        resolve=lambda given, config: checked_keys(given + api_keys(config.api_key_file)),
     )
     cors_allow_origin: tuple[str, ...] = described(
         (),
@@ -426,6 +427,7 @@ class Config:
         _check_token_limits(self)
         _check_single_values(self)
         _check_ports(self)
+        _check_flash_attention(self)
 
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each option that was given although it changes nothing."""
@@ -481,4 +483,13 @@ def _check_ports(config: Config) -> None:
     if config.prometheus_port and config.prometheus_port == config.port:
         raise ConfigError(
             f"--prometheus-port and --port must differ. Given: {config.port} for both"
+        )
+
+
+def _check_flash_attention(config: Config) -> None:
+    """llama.cpp's own rule, told before the model is loaded."""
+    if config.type_v not in _PLAIN_KV_TYPES and not config.flash_attention:
+        raise ConfigError(
+            f"--type-v {config.type_v} needs flash attention, which --disable-flash-attention"
+            " turned off"
         )

@@ -201,6 +201,9 @@ class ModelDescription:
     n_threads: int
     n_threads_batch: int
     n_gpu_layers: int
+    """Layers that llama.cpp says it put on GPUs."""
+    split_mode: str
+    """``layer``, ``row``, or the number of the one GPU in use."""
     backend: str
     """``cpu`` or the name of the device that holds the layers."""
     type_k: str
@@ -210,3 +213,5 @@ class ModelDescription:
     mlock: bool
     numa: str
     offload_kqv: bool
+    kv_device: str
+    """Where llama.cpp says the KV memory is, for example ``CPU``."""

@@ -13,11 +13,13 @@ has a few seconds to be sent; after that connections are cut. A second signal cu
 """
 
 import contextlib
+import gc
 import importlib.metadata
 import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from time import perf_counter
 
@@ -55,6 +57,8 @@ _LAST_WORDS_S = 5.0
 """After the deadline: time to send the error events and to close connections in order."""
 
 _PROGRESS_STEP = 0.1
+
+_SWITCH_INTERVAL_S = 0.0005
 
 
 @attrs.define(eq=False)
@@ -126,6 +130,7 @@ async def run_service(
 
     Raises ConfigError and StartError at the start, EngineDead later (in exception groups).
     """
+    _load_templates(config, files, GgufTemplates())  # a bad one is known before the model is loaded
     plan = plan_kv(
         layout=config.kv_layout,
         n_slots=config.max_batch_size,
@@ -162,6 +167,13 @@ async def run_service(
                     )
                 )
                 _log_start(files, thread.description)
+                # What is alive now stays alive. Without this a full collection looks at all of it
+                # and holds up a step for tens of milliseconds.
+                gc.collect()
+                gc.freeze()
+                # After a decode the decode thread waits this long for a thread that runs Python;
+                # the default of 5 ms is half a step of a small model.
+                sys.setswitchinterval(_SWITCH_INTERVAL_S)
                 task_status.started(
                     Service(
                         app=app,
@@ -180,22 +192,25 @@ async def _load_text(
     """Tokenizer and templates, on a worker thread: a large tokenizer.json takes a second."""
 
     def load() -> tuple[Tokenizer, ChatTemplates | None]:
-        folder, vocab = files.tokenizer_folder, thread.vocab
-        tokenizer = load_tokenizer(folder, vocab, gguf=files.gguf)
+        vocab = thread.vocab
+        tokenizer = load_tokenizer(files.tokenizer_folder, vocab, gguf=files.gguf)
         gguf = GgufTemplates(
             templates=thread.model.chat_templates(),
             bos_token=vocab.bos_text,
             eos_token=vocab.eos_text,
         )
-        templates = load_chat_template(
-            folder,
-            gguf,
-            override=config.chat_template,
-            tokenizer_config_path=config.tokenizer_config_path,
-        )
-        return tokenizer, templates
+        return tokenizer, _load_templates(config, files, gguf)
 
     return await trio.to_thread.run_sync(load)
+
+
+def _load_templates(config: Config, files: ModelFiles, gguf: GgufTemplates) -> ChatTemplates | None:
+    return load_chat_template(
+        files.tokenizer_folder,
+        gguf,
+        override=config.chat_template,
+        tokenizer_config_path=config.tokenizer_config_path,
+    )
 
 
 def _limits(config: Config) -> Limits:

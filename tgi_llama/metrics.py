@@ -8,7 +8,9 @@ TGI's batch metrics (names with ``method``) were made for a server that alternat
 decode calls. Here one step may do both: such a step is observed under both methods, each time with
 the time of the whole step.
 
-All methods may be called from any thread; prometheus_client locks each value.
+A step is noted when it happens and observed later, many at a time: after ``llama_decode`` the
+processor's caches hold the model's weights, and a dozen observations then take several times as
+long as in a row. Trio thread only.
 """
 
 import enum
@@ -25,6 +27,9 @@ CONTENT_TYPE = "text/plain; charset=utf-8"
 
 _DURATION_BUCKETS_S = tuple(0.0001 * 1.5**k for k in range(1, 36))
 _BATCH_SIZE_BUCKETS = tuple(float(2**k) for k in range(11))
+_MAX_UNOBSERVED_STEPS = 128
+"""About 2 ms to observe."""
+
 _STEP_PART_BUCKETS_S = tuple(m * 10.0**e for e in range(-5, 1) for m in (1.0, 2.0, 3.0, 5.0, 7.0))
 """Python's own part of a step is meant to stay under 0.5 ms, where TGI's buckets are coarse."""
 
@@ -141,6 +146,9 @@ class Metrics:
 
     def __init__(self, limits: MetricLimits) -> None:
         self._registry = CollectorRegistry()
+        self._steps: list[StepReport] = []
+        self._n_queued = 0
+        self._n_queued_since_step = 0
         self._init_request_metrics(limits)
         self._init_batch_metrics(limits)
         self._init_own_metrics(limits)
@@ -233,7 +241,7 @@ class Metrics:
 
     def generation_queued(self) -> None:
         """The queue grew by one; the next step reports its true length."""
-        self._queue_size.inc()
+        self._n_queued_since_step += 1
 
     def generation_finished(self, times: GenerationTimes, *, n_generated: int) -> None:
         self._duration.observe(times.total_s)
@@ -246,7 +254,25 @@ class Metrics:
     # --- one step ---
 
     def record_step(self, report: StepReport) -> None:
-        """Call once per step of the decode loop."""
+        """Call once per step of the decode loop. Observed when the page is read, or by and by."""
+        self._steps.append(report)
+        self._n_queued_since_step = 0
+        if len(self._steps) == _MAX_UNOBSERVED_STEPS:
+            self._observe_steps()
+
+    def _observe_steps(self) -> None:
+        for report in self._steps:
+            self._observe_step(report)
+        if self._steps:
+            last = self._steps[-1]
+            self._n_queued = last.n_queued
+            self._batch_size.set(last.n_running)
+            self._slots_busy.set(last.n_running)
+            self._batch_max_tokens.set(last.n_reserved_cells)
+        self._queue_size.set(self._n_queued + self._n_queued_since_step)
+        self._steps.clear()
+
+    def _observe_step(self, report: StepReport) -> None:
         if report.n_prefill_tokens:
             self._prefill.record(report)
             self._prompt.inc(report.n_prefill_tokens)
@@ -257,10 +283,6 @@ class Metrics:
             self._generated.inc(report.n_generated_tokens)
         if report.n_joined:
             self._record_join(report)
-        self._queue_size.set(report.n_queued)
-        self._batch_size.set(report.n_running)
-        self._slots_busy.set(report.n_running)
-        self._batch_max_tokens.set(report.n_reserved_cells)
         if report.n_computed_tokens:
             self._step.observe(report.step_s)
             self._step_decode.observe(report.decode_s)
@@ -278,6 +300,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """All families in the Prometheus text format 0.0.4, as TGI writes it."""
+        self._observe_steps()
         return "".join(_render_lines(self._registry.collect())).encode()
 
     # --- construction ---

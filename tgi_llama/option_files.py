@@ -28,6 +28,18 @@ def api_keys(path: Path | None) -> tuple[str, ...]:
     return keys
 
 
+def checked_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The same keys. Raises ConfigError, without showing it, for a key that no HTTP header can
+    carry: it would lock its owner out without a word."""
+    for key in keys:
+        if not (key.isascii() and key.isprintable() and key == key.strip()):
+            raise ConfigError(
+                "--api-key, --api-key-file: a key must be printable ASCII characters without"
+                " spaces around them"
+            )
+    return keys
+
+
 def _read_text(flag: str, path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

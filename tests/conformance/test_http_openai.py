@@ -159,6 +159,20 @@ async def test_completions_streamed_interleave_and_end_once(make_site):
     assert last["usage"] == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
 
 
+@pytest.mark.parametrize(
+    ("asked", "usage"),
+    [({}, ""), ({"stream_options": {"include_usage": True}}, ',"usage":null')],
+)
+async def test_completion_chunk_has_every_key_in_order(make_site, asked, usage):
+    site = await make_site(FakeEngine(lambda _: text_events("a")))
+    body = (await fetch(site, COMPLETIONS, {"prompt": "x", "stream": True} | asked))[1]
+    assert unstable_parts_removed(body).startswith(
+        'data: {"object":"text_completion","id":"cmpl","created":0,"choices":[{"index":0,'
+        '"text":"a","logprobs":null,"finish_reason":"length"}],"model":"test/model",'
+        f'"system_fingerprint":"1.2.3-native"{usage}}}\n\n'
+    )
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_completion_logprobs_are_parallel_lists(make_site, streamed):
     site = await make_site(FakeEngine(lambda _: text_events("ab", "c")))

@@ -47,7 +47,35 @@ async def test_body_that_is_not_the_route_s_json_is_refused_in_json(
 
 async def test_wrong_shape_names_the_field(make_site):
     response = await (await make_site()).client().post("/generate", json={"inputs": 1})
-    assert "inputs" in await error_of(response)
+    assert await error_of(response) == (
+        "Failed to deserialize the JSON body into the target type: inputs: expected a string, got 1"
+    )
+
+
+async def test_malformed_json_keeps_tgis_text(make_site):
+    response = await (
+        (await make_site())
+        .client()
+        .post("/generate", data=b"{", headers={"content-type": "application/json"})
+    )
+    assert (await error_of(response)).startswith("Failed to parse the request body as JSON: ")
+
+
+async def test_websocket_is_refused_with_4xx(make_site):
+    client = await (await make_site()).connect()
+    await client.send(
+        get(
+            "/",
+            headers=(
+                "Connection: Upgrade",
+                "Upgrade: websocket",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+                "Sec-WebSocket-Version: 13",
+            ),
+        )
+    )
+    response = await client.read_response()
+    assert response.status == 403
 
 
 @pytest.mark.parametrize("path", ["/no-such-route", "/generate/", "/v1/nothing"])

@@ -132,6 +132,35 @@ def test_rule_max_tokens_beyond_the_context_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"max_tokens": 95}, "max_tokens"),
+        ({"max_completion_tokens": 95}, "max_completion_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": "a" * 65}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "a" * 97}]}, "messages"),
+    ],
+)
+def test_rule_token_limits_on_chat_name_the_field_that_was_sent(
+    fields: dict[str, object], field: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        chat(**fields)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("prompt", "field"),
+    [("a" * 65, "prompt"), (["a", "a" * 65], "prompt[1]"), (["a", ""], "prompt[1]")],
+)
+def test_rule_unusable_prompt_is_named_by_its_place(prompt: object, field: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        complete(prompt=prompt)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("n", 2),

@@ -160,9 +160,10 @@ async def test_prometheus_port_in_use_names_that_option(environment: dict[str, s
     ("options", "words"),
     [
         (("--model-gguf", "{cut}"), "not within the file bounds"),
-        (("--type-v", "q8_0", "--disable-flash-attention"), "flash_attn"),
+        (("--type-v", "q8_0", "--disable-flash-attention"), "--type-v"),
         (("--type-k", "q2_k"), "--type-k"),
-        (("--hostname", "no.such.host.invalid"), "--hostname"),
+        (("--hostname", "no.such.host.invalid"), "--hostname: cannot resolve"),
+        (("--hostname", "192.0.2.1"), "--hostname: cannot listen"),
         (("--chat-template", "{% if %}"), "--chat-template"),
     ],
 )

@@ -155,6 +155,15 @@ def test_submit_request_that_fits_no_slot_fails_alone() -> None:
     play.check_all_over()
 
 
+def test_submit_request_that_no_sampler_takes_fails_alone() -> None:
+    play, good, newer = two_streams()
+    bad = play.submit(a_request([5], sampling=SamplingParameters(seed=-1)))
+    play.run_until_idle()
+    assert isinstance(play.error(bad), GenerationError)
+    assert len(play.tokens(good)) == len(play.tokens(newer)) == 6
+    play.check_all_over()
+
+
 @pytest.mark.parametrize("n_steps_before", [0, 1, 2, 5])
 def test_cancel_in_any_phase_frees_everything(n_steps_before: int) -> None:
     """0: queued or just submitted; 1 and 2: in prefill; 5: in decode."""

@@ -82,6 +82,13 @@ def test_seed_of_64_bits_decides_every_token() -> None:
     assert tokens(2**64 - 1) != tokens(2**32 - 1)
 
 
+def test_tiny_temperature_draws_the_best_without_a_warning() -> None:
+    scores = row(4, 500)
+    for top_k in (0, 5):
+        sampler = Sampler(SamplingParameters(temperature=1e-40, top_k=top_k))
+        assert sampler.choose(scores) == int(scores.argmax())
+
+
 def reference(scores: Scores, p: SamplingParameters) -> Chances:
     """The definitions, one filter after the other on the whole vocabulary, slowly."""
     logits = scores.astype(np.float64) / p.temperature

@@ -48,6 +48,8 @@ MODEL = ModelDescription(
     mlock=False,
     numa="disabled",
     offload_kqv=True,
+    kv_device="CPU",
+    split_mode="layer",
 )
 
 

@@ -52,8 +52,8 @@ def logits_after(loaded: Loaded, tokens: list[int], *, slot: int = 0, start: int
 BAD_BATCHES = {
     "empty": (batch([]), "0 tokens"),
     "more tokens than a batch holds": (batch([5] * 65, run(0, 0, 65)), "65 tokens"),
-    "negative token": (batch([-1], run(0, 0, 1)), "token id"),
-    "token beyond the vocabulary": (batch([10**6], run(0, 0, 1)), "token id"),
+    "negative token": (batch([-1], run(0, 0, 1)), "refused"),
+    "token beyond the vocabulary": (batch([10**6], run(0, 0, 1)), "refused"),
     "negative slot": (batch([5], run(-1, 0, 1)), "slot -1"),
     "slot beyond the last": (batch([5], run(4, 0, 1)), "slot 4"),
     "slot given twice": (batch([5, 5], run(0, 0, 1), run(0, 1, 1)), "twice"),
@@ -143,7 +143,8 @@ OPTIONS: list[tuple[dict[str, object], dict[str, object]]] = [
     ({"use_mmap": True}, {"mmap": True, "mlock": False}),
     ({"max_physical_batch_total_tokens": 96}, {"physical_batch_tokens": 96}),
     ({"max_batch_size": 7}, {"n_slots": 7, "n_cells": 7 * 512}),
-    ({"offload_kqv": False}, {"offload_kqv": False}),
+    ({"offload_kqv": False}, {"offload_kqv": False, "kv_device": "CPU"}),
+    ({"split_mode": "row"}, {"split_mode": "row"}),
     ({"n_gpu_layers": 0}, {"n_gpu_layers": 0, "backend": "cpu"}),
 ]
 
@@ -175,7 +176,11 @@ def test_cache_type_that_llama_cpp_cannot_use_is_refused(load: Load) -> None:
         pass
 
 
-def test_quantized_v_without_flash_attention_is_refused(load: Load) -> None:
+def test_context_that_llama_cpp_refuses_carries_its_reason(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The configuration knows this rule of llama.cpp's, so it must be made to let it pass.
+    monkeypatch.setattr("tgi_llama.config._PLAIN_KV_TYPES", frozenset(["q8_0"]))
     with (
         pytest.raises(StartError, match="flash_attn"),
         load(type_v="q8_0", flash_attention=False),

@@ -39,6 +39,20 @@ def assistant(content: object) -> dict[str, object]:
     return {"role": "assistant", "content": content}
 
 
+# Roles
+
+
+def test_render_developer_is_system_to_a_template_that_does_not_know_it() -> None:
+    chat = [{"role": "developer", "content": "Be brief."}]
+    prompt = ChatTemplate(CHATML).render(chat, add_generation_prompt=False)
+    assert prompt == "<|im_start|>system\nBe brief.<|im_end|>\n"
+
+
+def test_render_developer_stays_in_a_template_that_knows_it() -> None:
+    source = "{% for m in messages %}{% if m.role == 'developer' %}yes{% endif %}{% endfor %}"
+    assert ChatTemplate(source).render([{"role": "developer", "content": "x"}]) == "yes"
+
+
 # The Jinja set-up
 
 

@@ -57,6 +57,8 @@ INFO = Info(
     mlock=False,
     numa="disabled",
     offload_kqv=True,
+    kv_device="CPU",
+    split_mode="layer",
 )
 
 
@@ -256,10 +258,10 @@ def test_dump_completion_with_logprobs() -> None:
         ),
     )
     assert dump(body) == (
-        b'{"object":"text_completion","id":"i","created":1,"model":"m","system_fingerprint":"f",'
+        b'{"object":"text_completion","id":"i","created":1,'
         b'"choices":[{"index":0,"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[-0.1],'
         b'"top_logprobs":[{"a":-0.1,"b":-2.3}],"text_offset":[0]},"finish_reason":null}],'
-        b'"usage":null}'
+        b'"model":"m","system_fingerprint":"f"}'
     )
 
 

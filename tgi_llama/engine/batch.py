@@ -42,10 +42,12 @@ class StepPlan:
 
 def build_batch(chunks: tuple[Chunk, ...]) -> tuple[Batch, list[int]]:
     """The batch of the chunks, and for each chunk the index of its last token in it."""
-    tokens = np.concatenate([chunk.sequence.pending(chunk.n_tokens) for chunk in chunks])
+    tokens: list[int] = []
+    for chunk in chunks:
+        tokens += chunk.sequence.pending(chunk.n_tokens)
     runs = tuple(_run(chunk) for chunk in chunks)
     last_rows = [end - 1 for end in itertools.accumulate(run.n_tokens for run in runs)]
-    return Batch(tokens, runs), last_rows
+    return Batch(np.array(tokens, dtype=np.int32), runs), last_rows
 
 
 def _run(chunk: Chunk) -> Run:

@@ -159,8 +159,14 @@ class DecodeLoop:
                 self._stop = command
 
     def _submit(self, command: Submit) -> None:
+        try:
+            self.scheduler.submit(self._sequence(command))
+        except Exception as error:  # the boundary of one request: it must not end the thread
+            self._events.append((command.request_id, Failed(GenerationError(str(error)))))
+
+    def _sequence(self, command: Submit) -> Sequence:
         request = command.request
-        sequence = Sequence(
+        return Sequence(
             request_id=command.request_id,
             request=request,
             sampler=Sampler.for_prompt(request.sampling, request.prompt_ids),
@@ -171,10 +177,6 @@ class DecodeLoop:
             ),
             submitted=command.submitted,
         )
-        try:
-            self.scheduler.submit(sequence)
-        except ValueError as error:
-            self._events.append((command.request_id, Failed(GenerationError(str(error)))))
 
     # One step
 

@@ -95,6 +95,11 @@ class Sampler:
 
         Raises GenerationError when the logits hold NaN or leave nothing to choose.
         """
+        # Extreme but allowed parameters overflow to infinity, which is refused where it is chosen.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return self._choose(logits)
+
+    def _choose(self, logits: Logits) -> TokenId:
         scores = self._adjusted(logits)
         if self.parameters.greedy:
             chosen = int(scores.argmax())
@@ -191,8 +196,7 @@ class Sampler:
 
 def _weights(scores: Logits, temperature: float) -> Weights:
     """exp((scores - max) / temperature)."""
-    with np.errstate(invalid="ignore"):  # infinities and NaN are refused where they are drawn from
-        weights: Weights = np.exp((scores - scores.max()) / np.float32(temperature)).astype(float)
+    weights: Weights = np.exp((scores - scores.max()) / np.float32(temperature)).astype(float)
     return weights
 
 

@@ -3,8 +3,6 @@
 import enum
 
 import attrs
-import numpy as np
-from numpy.typing import NDArray
 
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.sampler import Sampler
@@ -45,14 +43,10 @@ class Sequence:
     n_generated: int = 0
     last_token: TokenId | None = None
     """Chosen, but not decoded yet."""
-    _prompt: NDArray[np.int32] = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._prompt = np.asarray(self.request.prompt_ids, dtype=np.int32)
 
     @property
     def n_prompt(self) -> int:
-        return len(self._prompt)
+        return len(self.request.prompt_ids)
 
     @property
     def n_cells_needed(self) -> int:
@@ -63,9 +57,10 @@ class Sequence:
     def n_prompt_left(self) -> int:
         return self.n_prompt - self.n_cached
 
-    def pending(self, n_tokens: int) -> NDArray[np.int32]:
-        """The next ``n_tokens`` tokens to decode, shape ``(n_tokens,)``."""
+    def pending(self, n_tokens: int) -> tuple[TokenId, ...]:
+        """The next ``n_tokens`` tokens to decode."""
         if self.phase is Phase.PREFILL:
-            return self._prompt[self.n_cached : self.n_cached + n_tokens]
+            return self.request.prompt_ids[self.n_cached : self.n_cached + n_tokens]
         assert n_tokens == 1
-        return np.array([self.last_token], dtype=np.int32)
+        assert self.last_token is not None
+        return (self.last_token,)

@@ -12,6 +12,7 @@ from typing import Self
 import attrs
 import llama_cpp.llama_cpp as native
 import numpy as np
+from numpy.typing import NDArray
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import MAX_SLOTS, KvPlan
@@ -67,6 +68,7 @@ class ContextFacts:
     kv_layout: str
     type_k: str
     type_v: str
+    kv_device: str
 
 
 class Context:
@@ -95,11 +97,13 @@ class Context:
                 raise StartError("this model has no KV memory, so it cannot generate text")
             self._memory = memory
             self._n_vocab = model.n_vocab
-            self._row_type = ctypes.c_float * model.n_vocab
             self._batch = NativeBatch(
                 self.facts.max_batch_tokens, n_positions=self.facts.cells_per_slot
             )
             self._lengths = [0] * plan.n_slots
+            self._output_index: dict[int, int] = {}
+            self._outputs_address = 0
+            self._outputs: NDArray[np.float32] = np.empty((0, 0), np.float32)
             stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -121,19 +125,41 @@ class Context:
             kind, words = _DECODE_ERRORS.get(code, (DecodeFailed, "unknown failure"))
             self._reread(ends)
             raise kind(f"{words} (llama_decode returned {code})")
-        native.llama_synchronize(self.pointer)
         for slot, length in ends.items():
             self._lengths[slot] = length
+        self._find_outputs(batch)
 
     def logits(self, row: int) -> Logits:
         """See ``ModelRunner.logits``."""
-        pointer = native.llama_get_logits_ith(self.pointer, row)
-        if not pointer:
+        index = self._output_index.get(row)
+        if index is None:
             raise IndexError(f"no logits were computed for row {row}")
-        memory = self._row_type.from_address(ctypes.addressof(pointer.contents))
-        values: Logits = np.frombuffer(memoryview(memory), dtype=np.float32)
-        values.flags.writeable = False
-        return values
+        logits: Logits = self._outputs[index]
+        return logits
+
+    def _find_outputs(self, batch: Batch) -> None:
+        """Waits for the results and maps the rows of the batch to those of the output buffer,
+        where llama.cpp keeps them in batch order."""
+        native.llama_synchronize(self.pointer)
+        self._output_index = {}
+        end = 0
+        for run in batch.runs:
+            end += run.n_tokens
+            if run.wants_output:
+                self._output_index[end - 1] = len(self._output_index)
+        if self._output_index:
+            address = ctypes.addressof(native.llama_get_logits(self.pointer).contents)
+            if address != self._outputs_address:  # llama.cpp moves the buffer when it grows
+                self._outputs_address = address
+                self._outputs = self._view(address)
+
+    def _view(self, address: int) -> "NDArray[np.float32]":
+        """llama.cpp's output buffer, shape (n_slots, n_vocab), read-only."""
+        shape = (self.plan.n_slots, self._n_vocab)
+        memory = (ctypes.c_float * (shape[0] * shape[1])).from_address(address)
+        rows: NDArray[np.float32] = np.frombuffer(memoryview(memory), np.float32).reshape(shape)
+        rows.flags.writeable = False
+        return rows
 
     def n_cached(self, slot: SlotId) -> int:
         """How many positions of the slot hold cells."""
@@ -169,12 +195,11 @@ class Context:
         self._lengths[target] = length
 
     def _check(self, batch: Batch) -> dict[int, int]:
-        """InvalidBatch for what llama.cpp would refuse or abort on; else the slots' new lengths."""
+        """The slots' new lengths. InvalidBatch for what llama.cpp would abort on or mix up; token
+        ids it checks itself, without harm."""
         n = batch.tokens.shape[0]
         if not 0 < n <= self._batch.capacity:
             raise InvalidBatch(f"{n} tokens in a batch of 1 to {self._batch.capacity}")
-        if not 0 <= batch.tokens.min() <= batch.tokens.max() < self._n_vocab:
-            raise InvalidBatch(f"a token id outside 0 <= id < {self._n_vocab}")
         ends: dict[int, int] = {}
         for run in batch.runs:
             if not 0 <= run.slot < self.plan.n_slots:
@@ -254,6 +279,7 @@ def _read_back(pointer: native.llama_context_p, lines: list[str]) -> ContextFact
         kv_layout={"true": "unified", "false": "streams"}.get(unified, unified),
         type_k=_cache_type(lines, "K ("),
         type_v=_cache_type(lines, "V ("),
+        kv_device=_kv_device(lines),
     )
 
 
@@ -263,6 +289,13 @@ def _cache_type(lines: list[str], marker: str) -> str:
         if "K (" in line and "V (" in line:
             return line.split(marker, 1)[1].split(")", 1)[0]
     return "unknown"  # a recurrent memory has no such line
+
+
+def _kv_device(lines: list[str]) -> str:
+    """The devices in lines like ``llama_kv_cache:    CPU KV buffer size =    16.00 MiB``."""
+    marker = " KV buffer size"
+    names = [line.split(marker)[0].split(":")[-1].strip() for line in lines if marker in line]
+    return ", ".join(dict.fromkeys(names)) or "unknown"
 
 
 def _compare(params: native.llama_context_params, facts: ContextFacts) -> None:

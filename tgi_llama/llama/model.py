@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,8 @@ Progress = Callable[[float], bool]
 class Model:
     """Owns a native ``llama_model``; a context manager that frees it.
 
-    Loading and freeing belong to the decode thread. Metadata and vocabulary are immutable.
+    Loaded on the decode thread and freed when nothing uses it any more, by whichever thread owns
+    it. Metadata and vocabulary are immutable.
     """
 
     def __init__(self, path: Path, config: Config, log: NativeLog, progress: Progress) -> None:
@@ -46,9 +48,18 @@ class Model:
         callback = native.llama_progress_callback(lambda fraction, _data: progress(fraction))
         params.progress_callback = callback
         with log.captured() as lines:
-            pointer = native.llama_model_load_from_file(str(path).encode(), params)
+            pointer = native.llama_model_load_from_file(os.fsencode(path), params)
         if not pointer:
-            raise ConfigError(f"{path}: {_reason(lines)}")
+            raise ConfigError(f"cannot load the model {path}: {_reason(lines)}")
+        try:
+            check_generates(
+                has_encoder=native.llama_model_has_encoder(pointer),
+                has_vocabulary=native.llama_vocab_type(native.llama_model_get_vocab(pointer))
+                != native.LLAMA_VOCAB_TYPE_NONE,
+            )
+        except ConfigError as error:
+            native.llama_model_free(pointer)
+            raise ConfigError(f"{path}: {error}") from None
         self.pointer = pointer
         self.load_mode = _value(lines, "load_mode = ", ")") or "unknown"
         """As llama.cpp's log names it, for example ``mmap+mlock``."""
@@ -111,6 +122,14 @@ class Model:
             if source is not None:
                 found[name or "default"] = source.decode("utf-8", "replace")
         return found
+
+
+def check_generates(*, has_encoder: bool, has_vocabulary: bool) -> None:
+    """ConfigError for models whose first decode or token llama.cpp ends the process on."""
+    if has_encoder:
+        raise ConfigError("the model has an encoder, and only decoders are served")
+    if not has_vocabulary:
+        raise ConfigError("the file has no vocabulary")
 
 
 def model_params(config: Config) -> native.llama_model_params:

@@ -97,6 +97,7 @@ def _describe(model: Model, context: Context, config: Config) -> ModelDescriptio
         n_threads=facts.n_threads,
         n_threads_batch=facts.n_threads_batch,
         n_gpu_layers=int(model.layers_offloaded.split("/")[0]),
+        split_mode=config.split_mode,
         backend=f"{len(gpus)}-{gpus[0]}" if gpus and config.n_gpu_layers != 0 else "cpu",
         type_k=facts.type_k,
         type_v=facts.type_v,
@@ -105,4 +106,5 @@ def _describe(model: Model, context: Context, config: Config) -> ModelDescriptio
         mlock=model.locked,
         numa=config.numa,
         offload_kqv=config.offload_kqv,
+        kv_device=facts.kv_device,
     )

@@ -54,6 +54,10 @@ class _App(QuartTrio):
     async def asgi_app(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
+        if scope["type"] == "websocket":
+            # Not a route of ours, and Quart's answer would pass error handlers made for requests.
+            await send({"type": "websocket.close", "code": 1000, "reason": None})
+            return
         if scope["type"] != "http":
             await super().asgi_app(scope, receive, send)
             return

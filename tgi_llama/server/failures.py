@@ -131,6 +131,8 @@ _INTERNAL = _Row(
     Exception, 500, FailureKind.INTERNAL, "internal_error", "The server failed; its log says why"
 )
 
+_WRONG_SHAPE = "Failed to deserialize the JSON body into the target type: "
+
 _HTTP_TEXTS = {
     404: "There is no such route",
     405: "The route does not take this method",
@@ -146,7 +148,7 @@ def describe(error: Exception) -> Failure:
     row = next((row for row in _ROWS if isinstance(error, row.error)), _INTERNAL)
     failure = row.describe(error)
     if isinstance(error, ParseError):
-        return attrs.evolve(failure, status=error.status, param=error.path or None)
+        return _describe_parse_error(failure, error)
     if isinstance(error, ValidationError):
         return attrs.evolve(failure, param=error.field)
     if isinstance(error, Unauthorized):
@@ -164,6 +166,17 @@ def describe_in_stream(error: Exception) -> Failure:
             message="Incomplete generation stream",
         )
     return failure
+
+
+def _describe_parse_error(failure: Failure, error: ParseError) -> Failure:
+    """TGI tells two kinds apart by how the text begins; that of bad JSON says so itself."""
+    prefix = _WRONG_SHAPE if error.status == 422 else ""
+    return attrs.evolve(
+        failure,
+        status=error.status,
+        message=prefix + failure.message,
+        param=error.path or None,
+    )
 
 
 def _describe_http(error: HTTPException) -> Failure:

@@ -20,7 +20,7 @@ from tgi_llama.wire.generate import (
 )
 
 from . import generations, response_headers, sse
-from .bodies import json_response, read_request
+from .bodies import json_response, read_request, write_answer
 from .exchange import record_of
 from .failures import Failure
 from .generations import Collected
@@ -62,12 +62,14 @@ class GenerateRoutes:
             started = await self._start(resources, generate_request, streaming=False)
             (result,) = await generations.collect(started)
         record_of(request).succeeded()
-        answer = _response(result)
+
+        def answer() -> object:
+            response = _response(result)
+            return [response] if as_list else response
+
         headers = response_headers.collected([result], self.services.settings.compute_type)
-        return json_response(
-            converter.dump([answer] if as_list else answer),
-            headers=response_headers.with_compute_time(headers, result),
-        )
+        body = await write_answer(answer, result.finish.n_generated, self.services.admission)
+        return json_response(body, headers=response_headers.with_compute_time(headers, result))
 
     async def _stream(self, generate_request: GenerateRequest) -> Response:
         with ExitStack() as resources:

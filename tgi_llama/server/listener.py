@@ -6,6 +6,7 @@ Here accepting, draining and cutting off are three separate steps; the protocol 
 over h11, one ASGI call per request) stays Hypercorn's ``TCPServer``.
 """
 
+import errno
 import logging
 import socket
 from typing import cast
@@ -25,6 +26,9 @@ _BACKLOG = 1024
 _KEEP_ALIVE_S = 75.0
 """How long an idle connection is kept: longer than the 60 s of common load balancers, which expect
 the server not to hang up first."""
+
+_LAST_WORDS_S = 1.0
+"""How long a server that is cancelled lets its connections write the answers they have."""
 
 
 def bind(hostname: str, port: int, *, option: str = "--port") -> list[socket.socket]:
@@ -52,8 +56,9 @@ def bind(hostname: str, port: int, *, option: str = "--port") -> list[socket.soc
     except OSError as error:
         for sock in sockets:
             sock.close()
+        culprit = "--hostname" if error.errno == errno.EADDRNOTAVAIL else option
         raise ConfigError(
-            f"{option}: cannot listen on {hostname}, port {port}: {error.strerror}"
+            f"{culprit}: cannot listen on {hostname}, port {port}: {error.strerror}"
         ) from error
     return sockets
 
@@ -70,6 +75,8 @@ class HttpServer:
         self._config.errorlog = logging.getLogger("hypercorn.error")
         self._config.accesslog = None
         self._context = WorkerContext(None)
+        self._connected = trio.CancelScope(shield=True)
+        """Around the connections. Ended by ``_end_when_cancelled`` alone, in order."""
         self._accepting = trio.CancelScope()
         self._closed = trio.Event()
         self._streams: set[trio.SocketStream] = set()
@@ -78,7 +85,17 @@ class HttpServer:
         self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Accepts until ``stop_accepting``, then waits for the connections that are left. Starts
-        with the addresses, as ``host:port``. Raises ConfigError when it cannot listen."""
+        with the addresses, as ``host:port``. Raises ConfigError when it cannot listen.
+
+        Cancelled, it gives answers that are on their way a moment, then cuts the connections.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_when_cancelled)
+            with self._connected:
+                await self._serve(task_status)
+            nursery.cancel_scope.cancel()
+
+    async def _serve(self, task_status: trio.TaskStatus[list[str]]) -> None:
         try:
             async with trio.open_nursery() as connections:
                 with self._accepting:
@@ -89,6 +106,19 @@ class HttpServer:
                     )
         finally:
             self._closed.set()
+
+    async def _end_when_cancelled(self) -> None:
+        """Cancelling the connections is not enough: a write to a client that does not read is
+        shielded, and would hold a process whose decode thread has died for ever."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.stop_accepting()
+            with trio.move_on_after(_LAST_WORDS_S, shield=True):
+                await self.close_idle()
+                await self.wait_closed()
+            self.cut_off()
+            self._connected.cancel()
 
     def stop_accepting(self) -> None:
         """Closes the listening sockets. Open connections go on, idle ones too."""

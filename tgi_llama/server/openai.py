@@ -23,7 +23,7 @@ from tgi_llama.wire.openai import (
 )
 
 from . import generations, response_headers
-from .bodies import json_response, read_request
+from .bodies import json_response, read_request, write_answer
 from .exchange import record_of
 from .openai_frames import (
     Answer,
@@ -62,10 +62,12 @@ class OpenAiRoutes:
             (result,) = await generations.collect(started)
         record_of(request).succeeded()
         headers = response_headers.collected([result], self.services.settings.compute_type)
-        return json_response(
-            converter.dump(_chat_completion(answer, result)),
-            headers=response_headers.with_compute_time(headers, result),
+        body = await write_answer(
+            lambda: _chat_completion(answer, result),
+            result.finish.n_generated,
+            self.services.admission,
         )
+        return json_response(body, headers=response_headers.with_compute_time(headers, result))
 
     async def _start_chat(
         self, resources: ExitStack, chat_request: ChatRequest
@@ -94,10 +96,13 @@ class OpenAiRoutes:
                 return stream_response(self.services, request, started, frames, resources.pop_all())
             results = await generations.collect(started)
         record_of(request).succeeded()
-        return json_response(
-            converter.dump(_completion(answer, results)),
-            headers=response_headers.collected(results, self.services.settings.compute_type),
+        body = await write_answer(
+            lambda: _completion(answer, results),
+            sum(result.finish.n_generated for result in results),
+            admission,
         )
+        headers = response_headers.collected(results, self.services.settings.compute_type)
+        return json_response(body, headers=headers)
 
     # --- models ---
 

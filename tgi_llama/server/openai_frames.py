@@ -1,7 +1,8 @@
 """What OpenAI's answers are made of, streamed or not, and the frames of their streams."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 
@@ -15,6 +16,7 @@ from tgi_llama.wire.openai import (
     ChatLogprobs,
     CompletionChoice,
     CompletionChunk,
+    CompletionChunkWithUsage,
     CompletionLogprobs,
     OpenAiFinishReason,
     TokenLogprob,
@@ -180,11 +182,13 @@ class CompletionFrames(_OpenAiFrames):
     def _chunk(
         self, choices: tuple[CompletionChoice, ...], counts: Usage | None
     ) -> CompletionChunk:
-        return CompletionChunk(
+        make: Callable[..., CompletionChunk] = CompletionChunk
+        if self._prepared[0].include_usage:
+            make = partial(CompletionChunkWithUsage, usage=counts)
+        return make(
             id=self._answer.id,
             created=int(time.time()),
+            choices=choices,
             model=self._answer.model,
             system_fingerprint=self._answer.system_fingerprint,
-            choices=choices,
-            usage=counts,
         )

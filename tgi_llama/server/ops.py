@@ -79,6 +79,7 @@ class OpsRoutes:
             n_threads=model.n_threads,
             n_threads_batch=model.n_threads_batch,
             n_gpu_layers=model.n_gpu_layers,
+            split_mode=model.split_mode,
             type_k=model.type_k,
             type_v=model.type_v,
             flash_attention=model.flash_attention,
@@ -86,6 +87,7 @@ class OpsRoutes:
             mlock=model.mlock,
             numa=model.numa,
             offload_kqv=model.offload_kqv,
+            kv_device=model.kv_device,
         )
 
     async def health(self) -> Response:

@@ -83,7 +83,7 @@ class ChatTemplate:
         Raises TemplateError, with TGI's message after ``Template error:``, where the template
         refuses the conversation or fails.
         """
-        chat = [_with_reasoning(message) for message in messages]
+        chat = [self._with_known_role(_with_reasoning(message)) for message in messages]
         variables: dict[str, object] = {
             "documents": None,
             **self._special_tokens(),
@@ -97,6 +97,13 @@ class ChatTemplate:
         if continue_final_message is None and chat and chat[-1].get("role") == "assistant":
             return self._cut_implicitly(prompt, chat, variables)
         return prompt
+
+    def _with_known_role(self, message: dict[str, object]) -> dict[str, object]:
+        """``developer`` is OpenAI's newer word for ``system``, which most models have not learnt
+        and many templates refuse; one that speaks of it keeps it."""
+        if message.get("role") == "developer" and "developer" not in self.source:
+            return {**message, "role": "system"}
+        return message
 
     def _special_tokens(self) -> dict[str, str]:
         named = {"bos_token": self.bos_token, "eos_token": self.eos_token, **self.more_tokens}

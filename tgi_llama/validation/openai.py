@@ -37,6 +37,8 @@ class OpenAiAnswer:
     sampling: RequestedSampling
     greedy: bool
     max_new_tokens: int | None
+    max_tokens_field: str
+    """Under which name ``max_new_tokens`` came."""
     stop: tuple[str, ...]
     ignore_eos: bool
     logprobs: bool
@@ -54,8 +56,9 @@ def check_openai(
     sampling = _sampling(request, n_vocab=n_vocab)
     stop = (request.stop,) if isinstance(request.stop, str) else request.stop or ()
     max_new_tokens = _max_new_tokens(request)
+    max_tokens_field = _max_tokens_field(request)
     check_sampling(sampling, path="", neutral_filters=True)
-    check_max_new_tokens(max_new_tokens, field="max_tokens")
+    check_max_new_tokens(max_new_tokens, field=max_tokens_field)
     check_stop(stop, limits, field="stop")
     n_top_logprobs = _n_top_logprobs(request)
     _check_supported(request)
@@ -64,6 +67,7 @@ def check_openai(
         sampling=sampling,
         greedy=request.temperature == 0.0,
         max_new_tokens=max_new_tokens,
+        max_tokens_field=max_tokens_field,
         stop=stop,
         ignore_eos=request.ignore_eos,
         logprobs=logprobs,
@@ -159,6 +163,12 @@ def _max_new_tokens(request: ChatRequest | CompletionRequest) -> int | None:
             field="max_tokens",
         )
     return request.max_completion_tokens
+
+
+def _max_tokens_field(request: ChatRequest | CompletionRequest) -> str:
+    if isinstance(request, CompletionRequest) or request.max_completion_tokens is None:
+        return "max_tokens"
+    return "max_tokens" if request.max_tokens is not None else "max_completion_tokens"
 
 
 def _wants_logprobs(request: ChatRequest | CompletionRequest) -> bool:

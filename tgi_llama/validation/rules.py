@@ -140,19 +140,29 @@ def check_stop(stop: tuple[str, ...], limits: Limits, *, field: str) -> None:
         )
 
 
-def token_budget(requested: int | None, limits: Limits, *, n_prompt_tokens: int) -> int:
+def token_budget(
+    requested: int | None,
+    limits: Limits,
+    *,
+    n_prompt_tokens: int,
+    prompt_field: str,
+    budget_field: str,
+) -> int:
     """Rules 16 and 17; returns the number of tokens to generate, at least 1. Without a request the
-    context is filled."""
+    context is filled. The fields are JSON paths, to name the culprit: the prompt where it is too
+    long by itself."""
     room = limits.max_total_tokens - n_prompt_tokens
     budget = max(room, 1) if requested is None else requested
     if budget > room:
         reject(
             f"`inputs` tokens + `max_new_tokens` must be <= {limits.max_total_tokens}. "
-            f"Given: {n_prompt_tokens} `inputs` tokens and {budget} `max_new_tokens`"
+            f"Given: {n_prompt_tokens} `inputs` tokens and {budget} `max_new_tokens`",
+            field=budget_field if n_prompt_tokens <= limits.max_input_tokens else prompt_field,
         )
     if n_prompt_tokens > limits.max_input_tokens:
         reject(
             f"`inputs` must have less than {limits.max_input_tokens} tokens. "
-            f"Given: {n_prompt_tokens}"
+            f"Given: {n_prompt_tokens}",
+            field=prompt_field,
         )
     return budget

@@ -83,10 +83,11 @@ class PreparedGeneration:
 
 @attrs.frozen
 class _Prompt:
-    """``text`` is empty where the client sent ids."""
+    """``text`` is empty where the client sent ids; ``field`` is the JSON path it came from."""
 
     text: str
     ids: Sequence[TokenId]
+    field: str
 
 
 def _draw_seed() -> int:
@@ -115,7 +116,11 @@ class Validator:
             greedy=not (parameters.do_sample or sampling.differs_from_neutral),
             stopping=StoppingParameters(
                 max_new_tokens=token_budget(
-                    parameters.max_new_tokens, self.limits, n_prompt_tokens=len(prompt.ids)
+                    parameters.max_new_tokens,
+                    self.limits,
+                    n_prompt_tokens=len(prompt.ids),
+                    prompt_field=prompt.field,
+                    budget_field="parameters.max_new_tokens",
                 ),
                 stop_strings=parameters.stop,
             ),
@@ -135,7 +140,8 @@ class Validator:
         answer = check_openai(request, self.limits, n_vocab=self.tokenizer.n_vocab)
         text = self._render(chat_prompt(request))
         # The template writes the special tokens itself.
-        prompt = _Prompt(text, self._encode(text, add_special=False))
+        ids = self._encode(text, add_special=False, field="messages")
+        prompt = _Prompt(text, ids, "messages")
         return self._openai(prompt, answer, index=0)
 
     def completion(self, request: CompletionRequest) -> tuple[PreparedGeneration, ...]:
@@ -148,9 +154,10 @@ class Validator:
                 f"{self.limits.max_client_batch_size}",
                 field="prompt",
             )
+        fields = ["prompt"] if len(asked) == 1 else [f"prompt[{i}]" for i in range(len(asked))]
         return tuple(
-            self._openai(self._completion_prompt(prompt), answer, index=index)
-            for index, prompt in enumerate(asked)
+            self._openai(self._completion_prompt(prompt, field=field), answer, index=index)
+            for index, (prompt, field) in enumerate(zip(asked, fields, strict=True))
         )
 
     def _openai(self, prompt: _Prompt, answer: OpenAiAnswer, *, index: int) -> PreparedGeneration:
@@ -160,7 +167,11 @@ class Validator:
             greedy=answer.greedy,
             stopping=StoppingParameters(
                 max_new_tokens=token_budget(
-                    answer.max_new_tokens, self.limits, n_prompt_tokens=len(prompt.ids)
+                    answer.max_new_tokens,
+                    self.limits,
+                    n_prompt_tokens=len(prompt.ids),
+                    prompt_field=prompt.field,
+                    budget_field=answer.max_tokens_field,
                 ),
                 stop_strings=answer.stop,
                 keep_stop_string=False,
@@ -214,20 +225,20 @@ class Validator:
                 f"{self.limits.max_input_tokens}. Given: {truncate}",
                 field="parameters.truncate",
             )
-        ids = self._encode(request.inputs, add_special=True)
-        return _Prompt(request.inputs, ids if truncate is None else ids[-truncate:])
+        ids = self._encode(request.inputs, add_special=True, field="inputs")
+        return _Prompt(request.inputs, ids if truncate is None else ids[-truncate:], "inputs")
 
-    def _completion_prompt(self, prompt: str | tuple[TokenId, ...]) -> _Prompt:
+    def _completion_prompt(self, prompt: str | tuple[TokenId, ...], *, field: str) -> _Prompt:
         if not prompt:
-            reject("`inputs` cannot be empty", field="prompt")
+            reject("`inputs` cannot be empty", field=field)
         if isinstance(prompt, str):
-            return _Prompt(prompt, self._encode(prompt, add_special=True))
-        return _Prompt("", prompt)
+            return _Prompt(prompt, self._encode(prompt, add_special=True, field=field), field)
+        return _Prompt("", prompt, field)
 
-    def _encode(self, text: str, *, add_special: bool) -> Sequence[TokenId]:
+    def _encode(self, text: str, *, add_special: bool, field: str) -> Sequence[TokenId]:
         ids = self.tokenizer.encode(text, add_special=add_special)
         if not ids:
-            reject("the prompt has no tokens")
+            reject("the prompt has no tokens", field=field)
         return ids
 
     def _render(self, prompt: ChatPrompt) -> str:

@@ -206,6 +206,7 @@ class Info:
     n_threads: int
     n_threads_batch: int
     n_gpu_layers: int
+    split_mode: str
     type_k: str
     type_v: str
     flash_attention: str
@@ -213,6 +214,7 @@ class Info:
     mlock: bool
     numa: str
     offload_kqv: bool
+    kv_device: str
 
 
 @attrs.frozen(kw_only=True)

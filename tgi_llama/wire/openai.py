@@ -359,13 +359,21 @@ class Completion:
 
 @attrs.frozen(kw_only=True)
 class CompletionChunk:
+    """TGI's order of keys, which is not that of ``Completion``."""
+
     object: Literal["text_completion"] = "text_completion"
     id: str
     created: int
+    choices: tuple[CompletionChoice, ...]
     model: str
     system_fingerprint: str
-    choices: tuple[CompletionChoice, ...]
-    usage: Usage | None = None
+
+
+@attrs.frozen(kw_only=True)
+class CompletionChunkWithUsage(CompletionChunk):
+    """A chunk of a stream that was asked for its usage, which only the last chunk knows."""
+
+    usage: Usage | None
 
 
 @attrs.frozen(kw_only=True)

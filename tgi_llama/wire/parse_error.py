@@ -9,7 +9,7 @@ class ParseError(RequestError):
     """The body is not JSON (``status`` 400) or not of the expected shape (422).
 
     ``path`` is the JSON path of the culprit, ``""`` for the body as a whole. The text of the
-    exception is the whole message for the client: the path, what was expected and what came.
+    exception tells the client the path, what was expected and what came.
     """
 
     def __init__(self, message: str, *, status: int = 422, path: str = "") -> None:
