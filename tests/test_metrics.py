@@ -93,6 +93,7 @@ STEP = StepReport(
     n_running=3,
     n_reserved_cells=600,
     decode_failed=False,
+    device_failed=False,
     step_s=0.25,
     decode_s=0.125,
     sampling_s=0.0625,

@@ -159,8 +159,10 @@ class StepReport:
     """Cells promised to the running sequences after the step."""
     decode_failed: bool
     """At least one ``llama_decode`` of the step did not succeed."""
+    device_failed: bool
+    """... for want of memory or by a failed computation: the next may fail as well."""
     step_s: float
-    """The whole step."""
+    """From the end of the step before, or from the command that ended a pause."""
     decode_s: float
     """``llama_decode`` with the wait for its result."""
     sampling_s: float

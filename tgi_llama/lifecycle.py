@@ -20,7 +20,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import perf_counter
 
 import attrs
@@ -37,7 +37,7 @@ from tgi_llama.errors import ShuttingDown
 from tgi_llama.generation import ModelDescription
 from tgi_llama.llama.backend import start_backend
 from tgi_llama.llama.model import Model
-from tgi_llama.llama.runner import open_runner
+from tgi_llama.llama.runner import LlamaRunner, open_runner
 from tgi_llama.llama.vocab import Vocab
 from tgi_llama.metrics import MetricLimits, Metrics
 from tgi_llama.model_files import ModelFiles, resolve_model
@@ -76,6 +76,12 @@ class ModelThread:
     model: Model = attrs.field(init=False)
     vocab: Vocab = attrs.field(init=False)
     description: ModelDescription = attrs.field(init=False)
+    _runner: LlamaRunner | None = attrs.field(default=None, init=False)
+
+    def abort(self) -> None:
+        """Cuts the running decode short, for the end. Any thread."""
+        if self._runner is not None:
+            self._runner.abort()
 
     def __call__(self, commands: CommandQueue, publish: Publish, loaded: LoadedCallback) -> None:
         log = start_backend(self.config.numa)
@@ -85,6 +91,7 @@ class ModelThread:
         self.vocab = Vocab(self.model.vocab_pointer)
         with open_runner(self.model, self.config, plan=self.plan, log=log) as runner:
             self.description = runner.description
+            self._runner = runner
             _log.info("loaded in %.1f s", perf_counter() - started)
             scheduler = Scheduler(
                 slots=SlotPool(self.plan),
@@ -92,7 +99,10 @@ class ModelThread:
                 max_prefill_tokens=self.config.max_batch_prefill_tokens,
             )
             loaded()
-            DecodeLoop(runner, self.vocab, scheduler, commands, publish).run()
+            try:
+                DecodeLoop(runner, self.vocab, scheduler, commands, publish).run()
+            finally:
+                self._runner = None
 
 
 @attrs.define(eq=False)
@@ -118,6 +128,8 @@ class Service:
     engine: Engine
     metrics: Metrics
     model: ModelDescription
+    abort_decode: Callable[[], None]
+    """Cuts the running decode short; only while stopping."""
 
 
 async def run_service(
@@ -181,6 +193,7 @@ async def run_service(
                         engine=engine,
                         metrics=metrics,
                         model=thread.description,
+                        abort_decode=thread.abort,
                     )
                 )
                 await trio.sleep_forever()
@@ -326,9 +339,12 @@ class Shutdown:
             if patience.cancelled_caught:
                 _log.warning("%d requests are ended at the deadline", service.admission.n_running)
                 service.engine.stop(ShuttingDown("the server is shutting down"))
+                service.abort_decode()
             await server.close_idle()
             with trio.move_on_after(_LAST_WORDS_S):
                 await server.wait_closed()
+        service.engine.stop(ShuttingDown("the server is shutting down"))
+        service.abort_decode()
         n_cut = server.cut_off()
         if n_cut:
             _log.warning("%d connections were cut", n_cut)

@@ -95,6 +95,7 @@ class StubLoop:
             n_running=n,
             n_reserved_cells=n,
             decode_failed=False,
+            device_failed=False,
             step_s=1e-3,
             decode_s=5e-4,
             sampling_s=1e-4,

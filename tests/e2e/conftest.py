@@ -10,7 +10,8 @@ import tgi_llama.builtin
 def environment() -> dict[str, str]:
     """This process's environment without what would configure the server."""
     kept = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH")
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    # One thread: with more, a tiny model spends its time waiting where something else runs too.
+    return {"N_THREADS": "1"} | {name: os.environ[name] for name in kept if name in os.environ}
 
 
 @pytest.fixture

@@ -164,6 +164,17 @@ def test_submit_request_that_no_sampler_takes_fails_alone() -> None:
     play.check_all_over()
 
 
+@pytest.mark.parametrize("token", [-1, 64, 2**31, 2**70])
+def test_submit_token_outside_the_vocabulary_fails_alone(token: int) -> None:
+    play = Playbook()
+    good = play.submit(a_request([5], max_new_tokens=2))
+    bad = play.submit(a_request([5, token]))
+    play.run_until_idle()
+    assert play.tokens(good) == [6, 7]
+    assert "token id" in str(play.error(bad))
+    play.check_all_over()
+
+
 @pytest.mark.parametrize("n_steps_before", [0, 1, 2, 5])
 def test_cancel_in_any_phase_frees_everything(n_steps_before: int) -> None:
     """0: queued or just submitted; 1 and 2: in prefill; 5: in decode."""

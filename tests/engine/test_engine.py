@@ -8,13 +8,22 @@ import pytest
 import trio
 from fakes.playbook import a_request
 from fakes.runner import FakeRunner, FakeVocabulary
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publish
-from tgi_llama.engine.engine import Engine, GenerationStream, LoadedCallback
+from tgi_llama.engine.engine import DEGRADED_S, Engine, GenerationStream, LoadedCallback
 from tgi_llama.engine.kv_cache import SlotPool, plan_kv
 from tgi_llama.engine.scheduler import Scheduler
-from tgi_llama.errors import ConfigError, DecodeFailed, EngineDead, GenerationError, ShuttingDown
+from tgi_llama.errors import (
+    ConfigError,
+    DecodeError,
+    DecodeFailed,
+    EngineDead,
+    GenerationError,
+    InvalidBatch,
+    OutOfCells,
+    ShuttingDown,
+)
 from tgi_llama.generation import StepReport, TokenEvent
 
 
@@ -158,6 +167,35 @@ async def test_failed_generation_raises_once_and_the_engine_lives() -> None:
         assert not engine.is_healthy
         with engine.open_stream(a_request([5], max_new_tokens=1)) as stream:
             assert await tokens_of(stream) == [6]
+        assert engine.is_healthy
+        nursery.cancel_scope.cancel()
+
+
+async def test_failed_decode_is_forgotten_after_a_while(mock_clock: MockClock) -> None:
+    """Nobody may send a request to an unhealthy server, so none could show that it works."""
+    thread = GatedThread(open=True)
+    thread.runner.failures.append(DecodeFailed("injected"))
+    engine = Engine(thread)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        with engine.open_stream(a_request([5])) as stream, pytest.raises(GenerationError):
+            await stream.__anext__()
+        mock_clock.jump(DEGRADED_S - 1.0)
+        assert not engine.is_healthy
+        mock_clock.jump(1.0)
+        assert engine.is_healthy
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("error", [OutOfCells("full"), InvalidBatch("bad")])
+async def test_request_that_fails_by_itself_leaves_the_engine_healthy(error: DecodeError) -> None:
+    thread = GatedThread(open=True)
+    thread.runner.failures.append(error)
+    engine = Engine(thread)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        with engine.open_stream(a_request([5])) as stream, pytest.raises(GenerationError):
+            await stream.__anext__()
         assert engine.is_healthy
         nursery.cancel_scope.cancel()
 

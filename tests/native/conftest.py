@@ -34,7 +34,8 @@ def load(native_log: NativeLog, gguf: Path) -> Load:
 
     @contextlib.contextmanager
     def open_model(path: Path = gguf, **options: object) -> Iterator[Loaded]:
-        defaults = {"n_threads": 2, "max_batch_size": 4, "max_total_tokens": 512}
+        # One thread: with two, a tiny model spends its time waiting where something else runs too.
+        defaults = {"n_threads": 1, "max_batch_size": 4, "max_total_tokens": 512}
         config = Config(**({"max_input_tokens": 256} | defaults | options))  # type: ignore[arg-type]
         plan = plan_kv(
             layout=config.kv_layout,

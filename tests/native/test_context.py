@@ -9,7 +9,13 @@ from fakes.native import Load, Loaded
 
 from tgi_llama.config import Config
 from tgi_llama.engine.model_runner import Batch, Logits, Run, SlotId
-from tgi_llama.errors import ConfigError, InvalidBatch, StartError
+from tgi_llama.errors import (
+    ConfigError,
+    DecodeAborted,
+    InvalidBatch,
+    OutOfCells,
+    StartError,
+)
 from tgi_llama.llama.backend import STRUCT_SIZES, NativeLog, check_version, installed
 from tgi_llama.llama.model import Model
 
@@ -129,6 +135,29 @@ def test_copy_onto_a_used_slot_or_of_missing_cells_is_refused(unified: Loaded) -
         unified.runner.copy(SlotId(0), SlotId(1), 1)
     with pytest.raises(ValueError, match="has 2 cells"):
         unified.runner.copy(SlotId(0), SlotId(2), 3)
+
+
+def test_decode_without_cells_raises_and_keeps_what_was_there(load: Load) -> None:
+    """The engine reserves cells and never comes here; llama.cpp's code 1 is mapped all the same."""
+    with load(kv_layout="unified", max_batch_size=2, max_batch_total_tokens=512) as loaded:
+        for start in range(0, 400, 100):
+            loaded.runner.decode(batch([5] * 100, run(0, start, 100)))
+        expected = logits_after(loaded, [6], start=400)
+        loaded.runner.truncate(SlotId(0), 400)
+        loaded.runner.decode(batch([7] * 100, run(1, 0, 100)))
+        with pytest.raises(OutOfCells, match="returned 1"):
+            loaded.runner.decode(batch([7] * 100, run(1, 100, 100)))
+        assert np.allclose(logits_after(loaded, [6], start=400), expected, atol=1e-3)
+        loaded.runner.decode(batch([7], run(1, 100, 1)))
+
+
+def test_abort_ends_decodes_and_what_they_added_can_be_cut(load: Load) -> None:
+    with load() as loaded:
+        loaded.runner.decode(batch([5, 6], run(0, 0, 2)))
+        loaded.runner.abort()
+        with pytest.raises(DecodeAborted, match="returned 2"):
+            loaded.runner.decode(batch([7], run(0, 2, 1)))
+        assert loaded.runner.truncate(SlotId(0), 2)
 
 
 OPTIONS: list[tuple[dict[str, object], dict[str, object]]] = [

@@ -40,6 +40,7 @@ def request(
     max_new_tokens: int = 40,
     stop_strings: tuple[str, ...] = (),
     keep_stop_string: bool = True,
+    n_top_tokens: int = 0,
 ) -> GenerationRequest:
     return GenerationRequest(
         prompt_ids=tuple(loaded.vocab.encode(prompt, add_special=True)),
@@ -49,6 +50,7 @@ def request(
             stop_strings=stop_strings,
             keep_stop_string=keep_stop_string,
         ),
+        n_top_tokens=n_top_tokens,
     )
 
 
@@ -80,15 +82,48 @@ def texts(loaded: Loaded, requests: Sequence[GenerationRequest]) -> list[str]:
     return ["".join(e.delta for e in events) for events in generate(loaded, requests)]
 
 
-@pytest.mark.parametrize("layout", ["streams", "unified"])
-def test_parallel_streams_give_what_each_gives_alone(load: Load, layout: str) -> None:
-    with load(kv_layout=layout, max_batch_size=N_PARALLEL) as loaded:
+def test_parallel_streams_give_what_each_gives_alone(load: Load) -> None:
+    with load(kv_layout="streams", max_batch_size=N_PARALLEL) as loaded:
         requests = [request(loaded, prompt) for prompt in prompts(N_PARALLEL)]
         assert len(requests) == N_PARALLEL
         alone = [texts(loaded, [one])[0] for one in requests]
         together = texts(loaded, requests)
     assert together == alone
     assert len(set(alone)) > N_PARALLEL // 2, "the prompts ask for different things"
+
+
+NEAR_TIE = 0.5
+"""Logits differ by up to 0.14 where attention runs over other cells, as it does in the unified
+layout and with other chunk sizes. Beyond a choice as close as this, texts may part."""
+
+
+def sure_tokens(events: Sequence[TokenEvent]) -> list[int]:
+    """The tokens before the first that was nearly another one."""
+    sure = []
+    for event in events:
+        first, second, *_ = (token.logprob or 0.0 for token in event.top_tokens)
+        if first - second < NEAR_TIE:
+            break
+        sure.append(event.token.id)
+    return sure
+
+
+def assert_same_where_sure(
+    first: Sequence[Sequence[TokenEvent]], second: Sequence[Sequence[TokenEvent]]
+) -> None:
+    n_sure = 0
+    for one, other in zip(first, second, strict=True):
+        sure = sure_tokens(one)
+        n_sure += len(sure)
+        assert [event.token.id for event in other][: len(sure)] == sure
+    assert n_sure > 4 * len(first)
+
+
+def test_parallel_sequences_in_the_unified_layout_give_what_each_gives_alone(load: Load) -> None:
+    with load(kv_layout="unified", max_batch_size=N_PARALLEL) as loaded:
+        requests = [request(loaded, prompt, n_top_tokens=2) for prompt in prompts(N_PARALLEL)]
+        alone = [generate(loaded, [one])[0] for one in requests]
+        assert_same_where_sure(alone, generate(loaded, requests))
 
 
 def test_layouts_and_chunk_sizes_do_not_change_the_answers(load: Load) -> None:
@@ -99,17 +134,19 @@ def test_layouts_and_chunk_sizes_do_not_change_the_answers(load: Load) -> None:
         {"kv_layout": "streams", "max_physical_batch_total_tokens": 8},
     ):
         with load(**options) as loaded:
-            answers.append(texts(loaded, [request(loaded, prompt) for prompt in prompts(6)]))
-    assert answers[0] == answers[1] == answers[2]
+            requests = [request(loaded, prompt, n_top_tokens=2) for prompt in prompts(6)]
+            answers.append(generate(loaded, requests))
+    assert_same_where_sure(answers[0], answers[1])
+    assert_same_where_sure(answers[0], answers[2])
 
 
 def test_unified_layout_with_too_few_cells_for_all_serves_them_in_turn(load: Load) -> None:
     with load(
         kv_layout="unified", max_batch_size=8, max_batch_total_tokens=512, max_total_tokens=512
     ) as loaded:
-        requests = [request(loaded, prompt) for prompt in prompts(8)]
-        alone = [texts(loaded, [one])[0] for one in requests]
-        assert texts(loaded, requests) == alone
+        requests = [request(loaded, prompt, n_top_tokens=2) for prompt in prompts(8)]
+        alone = [generate(loaded, [one])[0] for one in requests]
+        assert_same_where_sure(alone, generate(loaded, requests))
 
 
 def test_greedy_is_deterministic_over_contexts(load: Load) -> None:

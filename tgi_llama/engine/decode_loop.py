@@ -101,6 +101,7 @@ class _Stopwatch:
     n_tokens: int = 0
     """Tokens chosen."""
     failed: bool = False
+    device_failed: bool = False
 
 
 @attrs.define(eq=False)
@@ -114,6 +115,8 @@ class DecodeLoop:
     publish: Publish
     _events: list[tuple[RequestId, StreamEvent]] = attrs.field(factory=list, init=False)
     _stop: Stop | None = attrs.field(default=None, init=False)
+    _step_began: float = attrs.field(default=0.0, init=False)
+    """Where the last report ended, so that publishing and taking commands count as well."""
 
     def run(self) -> None:
         """Steps until a ``Stop`` arrives. An exception means that the runner is broken."""
@@ -122,8 +125,11 @@ class DecodeLoop:
 
     def step(self) -> bool:
         """Waits for a command when idle, then computes one step. False after ``Stop``."""
+        if self.scheduler.is_idle:
+            self._apply(self.commands.get())
+            self._step_began = perf_counter()
+        watch = _Stopwatch(started=self._step_began)
         self._take_commands()
-        watch = _Stopwatch(started=perf_counter())
         if self._stop is not None:
             self._fail_all(self._stop.error)
             self._flush(StepPlan(()), [], watch)
@@ -138,8 +144,6 @@ class DecodeLoop:
     # Commands
 
     def _take_commands(self) -> None:
-        if self.scheduler.is_idle:
-            self._apply(self.commands.get())
         while self._stop is None:
             try:
                 command = self.commands.get_nowait()
@@ -166,6 +170,8 @@ class DecodeLoop:
 
     def _sequence(self, command: Submit) -> Sequence:
         request = command.request
+        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < self.vocabulary.n_vocab:
+            raise ValueError(f"a token id outside 0 <= id < {self.vocabulary.n_vocab}")
         return Sequence(
             request_id=command.request_id,
             request=request,
@@ -182,9 +188,10 @@ class DecodeLoop:
 
     def _compute(self, chunks: tuple[Chunk, ...], watch: _Stopwatch) -> None:
         """Decodes the chunks and takes what they yield."""
+        now = perf_counter()
         for chunk in chunks:
             if chunk.sequence.started == 0.0:
-                chunk.sequence.started = watch.started
+                chunk.sequence.started = now
         rows = self._decode(chunks, watch)
         if rows is None:
             return
@@ -221,11 +228,13 @@ class DecodeLoop:
                 for chunk in chunks:
                     self._compute((chunk,), watch)
         except DecodeFailed as error:
+            watch.device_failed = True
             for chunk in chunks:
                 self._fail(chunk.sequence, GenerationError(f"decoding failed: {error}"))
         else:
             watch.decode += perf_counter() - started
             return rows
+        watch.decode += perf_counter() - started
         watch.failed = True
         return None
 
@@ -330,6 +339,7 @@ class DecodeLoop:
 
     def _report(self, plan: StepPlan, prefill: list[int], watch: _Stopwatch) -> StepReport:
         scheduler = self.scheduler
+        self._step_began = perf_counter()
         return StepReport(
             n_decode_sequences=len(plan.chunks) - len(prefill),
             n_prefill_sequences=len(prefill),
@@ -340,7 +350,8 @@ class DecodeLoop:
             n_running=scheduler.n_running,
             n_reserved_cells=scheduler.slots.n_reserved,
             decode_failed=watch.failed,
-            step_s=perf_counter() - watch.started,
+            device_failed=watch.device_failed,
+            step_s=self._step_began - watch.started,
             decode_s=watch.decode,
             sampling_s=watch.sampling,
             text_s=watch.text,

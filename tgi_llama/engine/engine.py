@@ -15,6 +15,7 @@ the process is to end, since nothing can be computed any more.
 import contextlib
 import itertools
 import logging
+import math
 import queue
 from collections.abc import Callable
 from time import perf_counter
@@ -48,6 +49,9 @@ LoadedCallback = Callable[[], None]
 
 LoopBody = Callable[[CommandQueue, Publish, LoadedCallback], None]
 """What runs on the decode thread: loads the model, calls back, and steps until told to stop."""
+
+DEGRADED_S = 30.0
+"""How long a decode that failed makes the engine unhealthy, unless one works before."""
 
 StepObserver = Callable[[StepReport], None]
 
@@ -130,7 +134,7 @@ class Engine:
     _ids: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
     _closed: RequestError | None = attrs.field(default=None, init=False)
     """Why no request is taken any more."""
-    _degraded: bool = attrs.field(default=False, init=False)
+    _degraded_until: float = attrs.field(default=-math.inf, init=False)
     _started: bool = attrs.field(default=False, init=False)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -143,8 +147,11 @@ class Engine:
 
     @property
     def is_healthy(self) -> bool:
-        """A model is loaded, its thread lives, and the last decode worked."""
-        return self._started and self._closed is None and not self._degraded
+        """A model is loaded, its thread lives, and no decode has failed lately. After a while
+        without decodes a failure is forgotten: a balancer that sends nothing to an unhealthy
+        server would otherwise never find out that it works again."""
+        is_degraded = trio.current_time() < self._degraded_until
+        return self._started and self._closed is None and not is_degraded
 
     def open_stream(self, request: GenerationRequest) -> GenerationStream:
         """The stream of a request; enter it to submit."""
@@ -226,8 +233,10 @@ class Engine:
             stream._put(event)
             if isinstance(event, Failed) or event.finish is not None:
                 del self._streams[request_id]
-        if publication.report.n_computed_tokens > 0:
-            self._degraded = publication.report.decode_failed
+        if publication.report.device_failed:
+            self._degraded_until = trio.current_time() + DEGRADED_S
+        elif publication.report.n_computed_tokens > 0:
+            self._degraded_until = -math.inf
         self.observe_step(publication.report)
 
 

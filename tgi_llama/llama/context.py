@@ -53,6 +53,12 @@ _DECODE_ERRORS: dict[int, tuple[type[DecodeError], str]] = {
 }
 
 
+# llama.cpp asks its abort callback after every operation of the graph. A Python function there
+# would take the interpreter lock thousands of times per decode; C's strlen does as well: of an
+# empty string it returns 0, which means go on, and of a character 1.
+_STRLEN = ctypes.cast(ctypes.CDLL(None).strlen, native.ggml_abort_callback)
+
+
 @attrs.frozen(kw_only=True)
 class ContextFacts:
     """What llama.cpp says it does, read back after the context was made."""
@@ -101,6 +107,8 @@ class Context:
                 self.facts.max_batch_tokens, n_positions=self.facts.cells_per_slot
             )
             self._lengths = [0] * plan.n_slots
+            self._abort_flag = ctypes.create_string_buffer(2)
+            native.llama_set_abort_callback(pointer, _STRLEN, ctypes.addressof(self._abort_flag))
             self._output_index: dict[int, int] = {}
             self._outputs_address = 0
             self._outputs: NDArray[np.float32] = np.empty((0, 0), np.float32)
@@ -164,6 +172,11 @@ class Context:
     def n_cached(self, slot: SlotId) -> int:
         """How many positions of the slot hold cells."""
         return self._lengths[slot]
+
+    def abort(self) -> None:
+        """Makes the running decode and all later ones raise DecodeAborted. For the end; any thread
+        may call it. Has no effect on work that is on a GPU already."""
+        self._abort_flag[0] = b"\x01"
 
     def clear(self, slot: SlotId) -> None:
         """Frees all cells of the slot."""

@@ -47,6 +47,10 @@ class LlamaRunner:
     def clear(self, slot: SlotId) -> None:
         self._context.clear(slot)
 
+    def abort(self) -> None:
+        """``Context.abort``. Any thread."""
+        self._context.abort()
+
     def copy(self, source: SlotId, target: SlotId, length: int) -> None:
         """``Context.copy``."""
         self._context.copy(source, target, length)
