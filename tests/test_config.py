@@ -55,7 +55,7 @@ _TGI_OPTIONS = {
     "max_best_of": "2",
     "max_stop_sequences": "4",
     "max_top_n_tokens": "5",
-    "max_batch_prefill_tokens": "128",
+    "max_batch_prefill_tokens": "256",
     "waiting_served_ratio": "1.2",
     "max_waiting_tokens": "20",
     "graceful_termination_timeout": "90",

@@ -270,7 +270,7 @@ class Config:
         " grows with it. More than max-batch-total-tokens counts as that many.",
     )
     max_batch_prefill_tokens: int = described(
-        128,
+        256,
         group=Group.BATCH,
         unit="tokens",
         minimum=1,

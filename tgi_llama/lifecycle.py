@@ -19,7 +19,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from time import perf_counter
 
@@ -57,8 +56,6 @@ _LAST_WORDS_S = 5.0
 """After the deadline: time to send the error events and to close connections in order."""
 
 _PROGRESS_STEP = 0.1
-
-_SWITCH_INTERVAL_S = 0.0005
 
 
 @attrs.define(eq=False)
@@ -183,9 +180,6 @@ async def run_service(
                 # and holds up a step for tens of milliseconds.
                 gc.collect()
                 gc.freeze()
-                # After a decode the decode thread waits this long for a thread that runs Python;
-                # the default of 5 ms is half a step of a small model.
-                sys.setswitchinterval(_SWITCH_INTERVAL_S)
                 task_status.started(
                     Service(
                         app=app,

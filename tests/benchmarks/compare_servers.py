@@ -232,7 +232,7 @@ def main(
     context: int,
     threads: int,
 ) -> None:
-    loads = [Load(n, max(4, 2 * n), words, tokens) for n in streams]
+    loads = [Load(n, max(6, 4 * n), words, tokens) for n in streams]
     trio.run(
         partial(
             run,
