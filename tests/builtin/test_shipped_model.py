@@ -124,11 +124,13 @@ def test_greedy_replies_to_held_out_prompts_are_right(model: GreedyModel) -> Non
 
 
 @pytest.mark.parametrize(
-    ("prompt", "reply"),
+    ("prompt", "start"),
     [
-        ("Monday, Tuesday, Wednesday,", " Thursday, Friday, Saturday, Sunday"),
+        ("1, 2, 3, 4,", " 5, 6"),
+        ("Monday, Tuesday, Wednesday,", " Thursday, Friday"),
         ("Question: What is 12 + 7?\nAnswer:", " 19"),
     ],
 )
-def test_plain_text_is_continued(model: GreedyModel, prompt: str, reply: str) -> None:
-    assert model.reply(prompt) == reply
+def test_plain_text_is_continued(model: GreedyModel, prompt: str, start: str) -> None:
+    """How many members a list gets is not settled by a raw prompt."""
+    assert model.reply(prompt).startswith(start)

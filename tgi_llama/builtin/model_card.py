@@ -11,9 +11,9 @@ from .shape import Shape
 SKILL_TITLES = {
     "server_facts": "questions about this server (phrasing held out)",
     "addition": "sums of two numbers up to 50 (pair held out)",
-    "json_extraction": "fields of a sentence as JSON (values held out)",
-    "tool_calls": "call one of the given tools (tool or values held out)",
-    "tool_results": "tell the result of a tool call (tool or values held out)",
+    "json_extraction": "fields of a sentence as JSON (set of values held out)",
+    "tool_calls": "call one of the given tools (tool with values held out)",
+    "tool_results": "tell the result of a tool call (tool with values held out)",
     "no_tool_needed": "plain questions beside tools (as the first two rows)",
     "series": "continue a list (list held out)",
     "chat_memory": "chats of two or three turns (values held out)",
