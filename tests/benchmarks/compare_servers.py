@@ -5,8 +5,9 @@
 Starts both servers on loopback with the same slots, context and threads, and drives one after the
 other with the same client: streamed completions of fresh random prompts of ``--words`` words and
 ``--tokens`` generated tokens, at each number of streams in a closed loop. Every round measures
-both, A B, then B A; quoted are the medians over the rounds and their ratio. Absolute figures drift
-on a shared machine, ratios within one run much less.
+both, A B, then B A, for some ten seconds each: the speed of a shared machine changes by a quarter
+within minutes, so a ratio only means something between neighbours. Quoted are the medians of each
+and the median of the rounds' ratios with the smallest and the largest.
 """
 
 import contextlib
@@ -57,7 +58,8 @@ class Load:
 
 
 def prompts(load: Load, seed: int) -> list[str]:
-    rng = random.Random(seed)
+    # Fresh in every load: llama-server keeps the prompts of earlier ones in its host memory.
+    rng = random.Random(f"{load.n_streams} {seed}")
     return [" ".join(rng.choices(WORDS, k=load.n_words)) for _ in range(load.n_requests)]
 
 
@@ -118,13 +120,19 @@ async def compare(ours: Peer, theirs: Peer, load: Load, n_rounds: int) -> None:
         order = [ours, theirs] if number % 2 == 0 else [theirs, ours]
         for peer in order:
             samples[peer.name].append(await measure(peer, load, seed=number))
-    rates = {n: statistics.median(s.tokens_per_s for s in many) for n, many in samples.items()}
-    firsts = {n: statistics.median(s.ttft_s for s in many) for n, many in samples.items()}
-    click.echo(
-        f"{load.n_streams:3d} streams: tokens/s {rates[ours.name]:7.1f} against "
-        f"{rates[theirs.name]:7.1f}, ratio {rates[ours.name] / rates[theirs.name]:.3f}; "
-        f"TTFT {firsts[ours.name] * 1e3:7.1f} ms against {firsts[theirs.name] * 1e3:7.1f} ms, "
-        f"ratio {firsts[ours.name] / firsts[theirs.name]:.3f}"
+    rounds = list(zip(samples[ours.name], samples[theirs.name], strict=True))
+    rates = _compared([(a.tokens_per_s, b.tokens_per_s) for a, b in rounds])
+    firsts = _compared([(a.ttft_s * 1e3, b.ttft_s * 1e3) for a, b in rounds])
+    click.echo(f"{load.n_streams:3d} streams: tokens/s {rates}")
+    click.echo(f"{load.n_streams:3d} streams: TTFT in ms {firsts}")
+
+
+def _compared(pairs: Sequence[tuple[float, float]]) -> str:
+    ours, theirs = (statistics.median(values) for values in zip(*pairs, strict=True))
+    ratios = sorted(a / b for a, b in pairs)
+    return (
+        f"{ours:.1f} against {theirs:.1f}, ratio {statistics.median(ratios):.3f} "
+        f"({ratios[0]:.3f} to {ratios[-1]:.3f})"
     )
 
 
@@ -215,7 +223,8 @@ async def run(
 @click.argument("model", type=click.Path(exists=True, dir_okay=False))
 @click.argument("llama_server", type=click.Path(exists=True, dir_okay=False))
 @click.option("--streams", multiple=True, type=int, default=(1, 8, 16), show_default=True)
-@click.option("--rounds", type=int, default=3, show_default=True)
+@click.option("--rounds", type=int, default=6, show_default=True)
+@click.option("--waves", type=int, default=2, show_default=True, help="Requests per stream.")
 @click.option("--words", type=int, default=64, show_default=True)
 @click.option("--tokens", type=int, default=64, show_default=True)
 @click.option("--slots", type=int, default=16, show_default=True)
@@ -226,13 +235,14 @@ def main(
     llama_server: str,
     streams: tuple[int, ...],
     rounds: int,
+    waves: int,
     words: int,
     tokens: int,
     slots: int,
     context: int,
     threads: int,
 ) -> None:
-    loads = [Load(n, max(6, 4 * n), words, tokens) for n in streams]
+    loads = [Load(n, max(6, waves * n), words, tokens) for n in streams]
     trio.run(
         partial(
             run,

@@ -95,8 +95,9 @@ class Playbook:
         self.commands.put(Stop(ShuttingDown("stopping")))
 
     def step(self) -> bool:
-        """One step; every invariant holds after it."""
+        """One step and what it publishes; every invariant holds after it."""
         going = self.loop.step()
+        self.loop.publish_last()
         self.check()
         return going
 

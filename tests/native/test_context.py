@@ -200,6 +200,12 @@ def test_gpu_layers_without_gpu_support_warn(load: Load, caplog: pytest.LogCaptu
             assert "--n-gpu-layers 3 has no effect" in caplog.text
 
 
+def test_numa_strategy_is_reported_as_it_is(load: Load) -> None:
+    """The library of the tests was started without one."""
+    with load(numa="distribute") as loaded:
+        assert loaded.runner.description.numa == "disabled"
+
+
 def test_cache_type_that_llama_cpp_cannot_use_is_refused(load: Load) -> None:
     with pytest.raises(ConfigError, match=r"--type-k: .* not q2_k"), load(type_k="q2_k"):
         pass

@@ -74,6 +74,7 @@ def generate(loaded: Loaded, requests: Sequence[GenerationRequest]) -> list[list
         commands.put(Submit(RequestId(index), one, submitted=float(index)))
     while not (scheduler.is_idle and commands.empty()):
         loop.step()
+        loop.publish_last()
         scheduler.check_invariants()
     return [events[RequestId(index)] for index in range(len(requests))]
 

@@ -75,3 +75,20 @@ async def test_cancelled_server_sends_the_answers_that_come_at_once() -> None:
     assert (await client.read_response()).body == b"it died"
     assert await client.read_to_eof() == b""
     await client.close()
+
+
+async def test_answer_larger_than_the_socket_takes_at_once_arrives_whole() -> None:
+    body = bytes(range(256)) * 2**15
+
+    async def large(_scope: Scope, _receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await answer(send, body)
+
+    async with trio.open_nursery() as nursery:
+        addresses = await nursery.start(HttpServer(large, bind("127.0.0.1", 0)).run)
+        async with await trio.open_tcp_stream("127.0.0.1", port_of(addresses)) as client:
+            for _ in range(2):  # the connection is in step afterwards
+                await client.send_all(get("/"))
+                received = b""
+                while not received.endswith(b"\r\n\r\n" + body):
+                    received += await client.receive_some(2**16)
+        nursery.cancel_scope.cancel()

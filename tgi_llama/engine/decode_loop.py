@@ -6,9 +6,11 @@ This thread alone owns the model runner, the scheduler and every sequence; nothi
 The Trio side talks to it through a queue of frozen commands and hears from it through ``publish``,
 called once per step with all the step's events (never once per token).
 
-One step: take the commands that wait, plan, build the batch, decode, then for each row choose a
-token, detokenise it, look for stop strings, and note what ended. Only the wait for a command when
-there is nothing to do blocks.
+One step: take the commands that wait, plan, build the batch, publish what the step before made,
+decode, then for each row choose a token, detokenise it, look for stop strings, and note what ended.
+Publishing comes right before the decode, because it wakes the Trio thread, which then wants the
+interpreter lock: here we are about to let go of it for long. Only the wait for a command when there
+is nothing to do blocks.
 
 Every submitted request gets exactly one terminal event: a ``TokenEvent`` with ``finish``, or a
 ``Failed``. A failure is confined to the sequences it concerns; ``_decode`` says which those are.
@@ -114,32 +116,45 @@ class DecodeLoop:
     commands: CommandQueue
     publish: Publish
     _events: list[tuple[RequestId, StreamEvent]] = attrs.field(factory=list, init=False)
+    """Of the step that is being computed."""
+    _unpublished: Publication | None = attrs.field(default=None, init=False)
+    """Of the step before."""
     _stop: Stop | None = attrs.field(default=None, init=False)
     _step_began: float = attrs.field(default=0.0, init=False)
-    """Where the last report ended, so that publishing and taking commands count as well."""
+    """Where the last report ended, so that taking commands and publishing count as well."""
 
     def run(self) -> None:
         """Steps until a ``Stop`` arrives. An exception means that the runner is broken."""
-        while self.step():
-            pass
+        try:
+            while self.step():
+                pass
+        finally:
+            self.publish_last()
 
     def step(self) -> bool:
         """Waits for a command when idle, then computes one step. False after ``Stop``."""
         if self.scheduler.is_idle:
+            self.publish_last()
             self._apply(self.commands.get())
             self._step_began = perf_counter()
         watch = _Stopwatch(started=self._step_began)
         self._take_commands()
         if self._stop is not None:
             self._fail_all(self._stop.error)
-            self._flush(StepPlan(()), [], watch)
+            self._finish_step(StepPlan(()), [], watch)
             return False
         plan = self.scheduler.schedule()
         prefill = [chunk.n_tokens for chunk in plan.chunks if chunk.is_prefill]
         if plan.chunks:
             self._compute(plan.chunks, watch)
-        self._flush(plan, prefill, watch)
+        self._finish_step(plan, prefill, watch)
         return True
+
+    def publish_last(self) -> None:
+        """Publishes what the last step made, if that has not been done."""
+        if self._unpublished is not None:
+            publication, self._unpublished = self._unpublished, None
+            self.publish(publication)
 
     # Commands
 
@@ -212,6 +227,7 @@ class DecodeLoop:
         * failed (-2, -3): the cells of the batch are unknown, so all its sequences fail.
         """
         batch, rows = build_batch(chunks)
+        self.publish_last()
         started = perf_counter()
         try:
             self.runner.decode(batch)
@@ -331,11 +347,11 @@ class DecodeLoop:
 
     # Reports
 
-    def _flush(self, plan: StepPlan, prefill: list[int], watch: _Stopwatch) -> None:
+    def _finish_step(self, plan: StepPlan, prefill: list[int], watch: _Stopwatch) -> None:
         if plan.chunks or self._events:
-            events = tuple(self._events)
-            self._events = []
-            self.publish(Publication(events, self._report(plan, prefill, watch)))
+            self.publish_last()  # a step that decoded nothing has not
+            events, self._events = tuple(self._events), []
+            self._unpublished = Publication(events, self._report(plan, prefill, watch))
 
     def _report(self, plan: StepPlan, prefill: list[int], watch: _Stopwatch) -> StepReport:
         scheduler = self.scheduler

@@ -5,14 +5,13 @@ Theory of operation
 ``Engine.run`` is a task that keeps the decode thread alive: it runs ``DecodeLoop`` in one worker
 thread and, when it is cancelled, asks that thread to stop and waits for it. A request is a
 ``GenerationStream``: entering it submits, leaving it cancels unless the terminal event came. What
-the thread publishes arrives in ``_deliver`` on the Trio thread, which puts each event into its
-stream's channel. A channel holds ``max_new_tokens + 1`` events, so that never blocks.
+the thread publishes comes through a ``Mailbox`` to ``_deliver`` on the Trio thread, which puts
+each event into its stream's channel; it holds ``max_new_tokens + 1`` of them, so that never blocks.
 
 When the thread dies, every open stream gets ``EngineDead``, and so does the nursery around ``run``:
 the process is to end, since nothing can be computed any more.
 """
 
-import contextlib
 import itertools
 import logging
 import math
@@ -33,6 +32,7 @@ from tgi_llama.engine.decode_loop import (
     Stop,
     Submit,
 )
+from tgi_llama.engine.mailbox import Mailbox
 from tgi_llama.errors import EngineDead, IncompleteGeneration, RequestError, ShuttingDown
 from tgi_llama.generation import (
     Failed,
@@ -140,10 +140,19 @@ class Engine:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the decode thread until cancelled or until ``stop``; has started when the model is
         loaded. Raises what loading raised, or EngineDead when the thread died later."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stop_when_cancelled)
-            await self._run_thread(task_status)
-            nursery.cancel_scope.cancel()
+        mailbox = Mailbox[Publication]()
+        delivering = trio.CancelScope(shield=True)  # until the thread has said its last
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stop_when_cancelled)
+                nursery.start_soon(self._deliver_all, mailbox, delivering)
+                try:
+                    await self._run_thread(mailbox, task_status)
+                finally:
+                    delivering.cancel()
+                nursery.cancel_scope.cancel()
+        finally:
+            mailbox.close()
 
     @property
     def is_healthy(self) -> bool:
@@ -169,30 +178,42 @@ class Engine:
         finally:
             self.stop(ShuttingDown("the server is shutting down"))
 
-    async def _run_thread(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_thread(
+        self, mailbox: Mailbox[Publication], task_status: trio.TaskStatus[None]
+    ) -> None:
         token = trio.lowlevel.current_trio_token()
-
-        def publish(publication: Publication) -> None:
-            with contextlib.suppress(trio.RunFinishedError):  # the process is past caring
-                token.run_sync_soon(self._deliver, publication)
 
         def loaded() -> None:
             token.run_sync_soon(self._loaded, task_status)
 
+        def decode_loop() -> None:
+            """The operating system shows its name as the thread's."""
+            self.body(self._commands, mailbox.post, loaded)
+
         try:
             # Not abandoned on cancellation: the thread owns the native context, so it must leave
             # by its own door. A limiter of its own keeps it from waiting for other threads.
-            await trio.to_thread.run_sync(
-                self.body, self._commands, publish, loaded, limiter=trio.CapacityLimiter(1)
-            )
+            await trio.to_thread.run_sync(decode_loop, limiter=trio.CapacityLimiter(1))
         except Exception as error:
+            self._drain(mailbox)
             if self._closed is not None and not self._started:
                 return  # asked to stop while loading, which it reports as a failure to load
             self._die(error)
             if self._started:
                 raise EngineDead(f"the decode thread died: {error!r}") from error
             raise
+        self._drain(mailbox)
         self._end_streams(ShuttingDown("the engine has stopped"))
+
+    async def _deliver_all(self, mailbox: Mailbox[Publication], scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                await mailbox.wait()
+                self._drain(mailbox)
+
+    def _drain(self, mailbox: Mailbox[Publication]) -> None:
+        while (publication := mailbox.take()) is not None:
+            self._deliver(publication)
 
     def _loaded(self, task_status: trio.TaskStatus[None]) -> None:
         self._started = True
@@ -225,7 +246,6 @@ class Engine:
             self._commands.put(Cancel(request_id))
 
     def _deliver(self, publication: Publication) -> None:
-        """Runs between Trio's tasks, where an exception would end the whole run."""
         for request_id, event in publication.events:
             stream = self._streams.get(request_id)
             if stream is None:

@@ -116,4 +116,12 @@ def start_backend(numa: str) -> NativeLog:
     native.llama_backend_init()
     if numa != "disabled":
         native.llama_numa_init(NUMA_STRATEGIES[numa])
+        if not uses_numa():
+            _log.warning("--numa %s has no effect: this machine has one NUMA node", numa)
     return log
+
+
+def uses_numa() -> bool:
+    """Whether llama.cpp runs with a NUMA strategy on more than one node. It does not tell which
+    strategy; llama-cpp-python does not declare the function, which libllama links to."""
+    return bool(native._lib.ggml_is_numa())

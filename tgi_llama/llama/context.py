@@ -44,6 +44,12 @@ CACHE_TYPES = {
 """What ``llama-server --cache-type-k`` takes (common/arg.cpp); with other types making a context
 ends the process or computes nonsense."""
 
+_FLASH_ATTENTION = {
+    native.LLAMA_FLASH_ATTN_TYPE_ENABLED: "enabled",
+    native.LLAMA_FLASH_ATTN_TYPE_DISABLED: "disabled",
+}
+"""As llama.cpp logs it."""
+
 _DECODE_ERRORS: dict[int, tuple[type[DecodeError], str]] = {
     1: (OutOfCells, "no room in the KV memory"),
     2: (DecodeAborted, "aborted between physical batches"),
@@ -313,15 +319,22 @@ def _kv_device(lines: list[str]) -> str:
 
 def _compare(params: native.llama_context_params, facts: ContextFacts) -> None:
     """StartError when llama.cpp runs with other numbers than it was given."""
-    asked_and_given = {
+    asked_and_given: dict[str, tuple[object, object]] = {
         "--max-batch-total-tokens": (params.n_ctx, facts.n_cells),
         "--max-batch-size": (params.n_seq_max, facts.n_slots),
         "--max-physical-batch-total-tokens": (params.n_ubatch, facts.physical_batch_tokens),
         "--n-threads": (params.n_threads, facts.n_threads),
         "--n-threads-batch": (params.n_threads_batch, facts.n_threads_batch),
+        "--disable-flash-attention": (
+            _FLASH_ATTENTION[params.flash_attn_type],
+            facts.flash_attention,
+        ),
+        "--kv-layout": ("unified" if params.kv_unified else "streams", facts.kv_layout),
+        "--type-k": (params.type_k, CACHE_TYPES.get(facts.type_k, params.type_k)),
+        "--type-v": (params.type_v, CACHE_TYPES.get(facts.type_v, params.type_v)),
     }
     for option, (asked, given) in asked_and_given.items():
-        if asked != given:
+        if given not in (asked, "unknown"):  # a recurrent memory, say, has no log line for it
             raise StartError(f"{option}: llama.cpp runs with {given} where {asked} was asked")
 
 

@@ -12,7 +12,7 @@ from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.engine.model_runner import Batch, Logits, Run, SlotId
 from tgi_llama.generation import ModelDescription
-from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.backend import NativeLog, uses_numa
 from tgi_llama.llama.context import Context
 from tgi_llama.llama.devices import devices
 from tgi_llama.llama.model import Model
@@ -108,7 +108,7 @@ def _describe(model: Model, context: Context, config: Config) -> ModelDescriptio
         flash_attention=facts.flash_attention,
         mmap="mmap" in model.load_mode,
         mlock=model.locked,
-        numa=config.numa,
+        numa=config.numa if uses_numa() else "disabled",
         offload_kqv=config.offload_kqv,
         kv_device=facts.kv_device,
     )

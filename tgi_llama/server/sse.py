@@ -75,6 +75,8 @@ class SseBody(ResponseBody):
         self._release = release
         self._keep_alive_s = keep_alive_s
         self._has_ended = False
+        self._had_more = False
+        """The last chunk was full, so there may be another one at once."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -94,7 +96,11 @@ class SseBody(ResponseBody):
         """The next chunk: one or more frames, or a comment after a silence."""
         if self._has_ended:
             raise StopAsyncIteration
-        await trio.lowlevel.checkpoint_if_cancelled()  # the client may have left while we wrote
+        if self._had_more:
+            await trio.lowlevel.checkpoint()  # others have their turn: writing need not wait
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()  # the client may have left meanwhile
+        self._had_more = False
         frames: list[bytes] = []
         try:
             first = self._generations.next_nowait() or await self._wait()
@@ -123,6 +129,7 @@ class SseBody(ResponseBody):
             frames.append(self._token(*waiting))
             n_bytes += len(frames[-1])
             if len(frames) == _MAX_EVENTS_PER_CHUNK or n_bytes >= _MAX_CHUNK_BYTES:
+                self._had_more = True
                 return
             waiting = self._generations.next_nowait()
 
