@@ -89,7 +89,7 @@ async def test_draining_refuses_new_requests_and_lets_old_ones_submit() -> None:
         assert door.is_draining
         with pytest.raises(ShuttingDown), door.permit():
             pass
-        with door.submit(REQUEST) as stream:
+        with door.submit([REQUEST]) as (stream,):
             texts = [event.delta async for event in stream]
     assert texts == ["Hello", " world", ""]
     assert engine.n_open == 0
@@ -109,7 +109,7 @@ async def test_further_permits_are_given_while_draining_but_not_beyond_the_last(
 async def test_submit_to_a_stopped_engine_is_refused() -> None:
     engine = FakeEngine()
     engine.stop()
-    with pytest.raises(ShuttingDown), admission(engine=engine).submit(REQUEST):
+    with pytest.raises(ShuttingDown), admission(engine=engine).submit([REQUEST]):
         pass
 
 

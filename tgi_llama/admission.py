@@ -3,9 +3,9 @@
 All methods belong to the Trio thread; only the jobs of ``ValidationWorkers`` run elsewhere.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, TypeVar
 
 import attrs
@@ -137,13 +137,15 @@ class Admission:
         """``ValidationWorkers.validate``."""
         return await self.workers.validate(call)
 
-    def submit(self, request: GenerationRequest) -> GenerationStream:
-        """The stream of a validated request; entering it submits.
+    def submit(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AbstractContextManager[tuple[GenerationStream, ...]]:
+        """The streams of validated requests with the same prompt; entering submits them together.
 
         For holders of a permit. It is not refused while draining: who got a permit before may
         finish, all prompts of a call included. The engine refuses once it stops.
         """
-        return self.engine.open_stream(request)
+        return self.engine.open_streams(requests)
 
     def start_draining(self) -> None:
         """From now on no permit is given."""

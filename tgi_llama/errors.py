@@ -44,6 +44,10 @@ class TemplateError(RequestError):
     """The chat template refused the messages or failed on them (422)."""
 
 
+class ToolError(RequestError):
+    """The request's tools and its choice of them contradict each other (422)."""
+
+
 class Overloaded(RequestError):
     """No permit is free (429)."""
 

@@ -48,6 +48,8 @@ class SamplingParameters:
     presence_penalty: float = 0.0
     """Subtracted once from the logit of every token that occurs in the output."""
     logit_bias: tuple[tuple[TokenId, float], ...] = ()
+    watermark: bool = False
+    """Favour the half of the vocabulary that the token before picks out."""
     seed: int = 0
     """0 <= seed < 2**64. Drawn by the caller when the client sent none."""
 
@@ -75,6 +77,11 @@ class GenerationRequest:
     temperature 1, before penalties and filters. It costs a pass over the vocabulary per token."""
     n_top_tokens: int = 0
     """List this many likeliest tokens (with logprobs) at each step."""
+    prompt_logprobs: bool = False
+    """Compute the log-probability of every prompt token too. It costs an output row and a pass over
+    the vocabulary per prompt token, and no cells of another request can be used."""
+    n_prompt_top_tokens: int = 0
+    """List this many likeliest tokens at each position of the prompt; needs ``prompt_logprobs``."""
 
 
 @attrs.frozen
@@ -89,6 +96,18 @@ class Token:
     """None when it was not asked for."""
     special: bool
     """A control token of the vocabulary. Never part of ``TokenEvent.delta``."""
+
+
+@attrs.frozen
+class PromptToken:
+    """One token of the prompt with what the model thought of it."""
+
+    id: TokenId
+    text: str
+    """As ``Token.text``."""
+    logprob: float | None
+    """None for the first token, which follows nothing."""
+    top_tokens: tuple[Token, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -123,6 +142,8 @@ class TokenEvent:
     """What to append to the visible text: the concatenation of all deltas is the whole generated
     text. Differs from ``token.text`` for control tokens and where text is held back."""
     finish: Finish | None = None
+    prompt_tokens: tuple[PromptToken, ...] = ()
+    """All tokens of the prompt; on the first event, where the request has ``prompt_logprobs``."""
 
 
 @attrs.frozen

@@ -228,6 +228,7 @@ def _limits(config: Config) -> Limits:
         max_stop_sequences=config.max_stop_sequences,
         max_top_n_tokens=config.max_top_n_tokens,
         max_client_batch_size=config.max_client_batch_size,
+        grammar_support=not config.disable_grammar_support,
     )
 
 

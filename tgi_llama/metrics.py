@@ -40,6 +40,7 @@ class FailureKind(enum.Enum):
     OVERLOADED = "overloaded"
     VALIDATION = "validation"
     TEMPLATE = "template"
+    TOOL = "tool"
     INCOMPLETE = "incomplete"
     GENERATION = "generation"
     DROPPED = "dropped"

@@ -12,8 +12,8 @@ from tgi_llama.errors import TemplateError, ValidationError
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
-from tgi_llama.wire.generate import CompatGenerateRequest, GenerateParameters
-from tgi_llama.wire.openai import ChatRequest, CompletionRequest
+from tgi_llama.wire.generate_requests import CompatGenerateRequest, GenerateParameters
+from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 from tgi_llama.wire.parse_error import ParseError
 
 VALIDATOR = Validator(

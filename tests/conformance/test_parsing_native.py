@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from tgi_llama.wire.converter import parse
-from tgi_llama.wire.generate import (
+from tgi_llama.wire.generate_requests import (
     CompatGenerateRequest,
     GenerateParameters,
     GenerateRequest,

@@ -6,7 +6,13 @@ import attrs
 import pytest
 
 from tgi_llama.wire.converter import parse
-from tgi_llama.wire.openai import ChatRequest, CompletionRequest, ImagePart, Message, TextPart
+from tgi_llama.wire.openai_requests import (
+    ChatRequest,
+    CompletionRequest,
+    ImagePart,
+    Message,
+    TextPart,
+)
 from tgi_llama.wire.parse_error import ParseError
 
 USER = {"role": "user", "content": "hi"}

@@ -9,7 +9,7 @@ from tgi_llama.errors import ValidationError
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import PreparedGeneration, Validator
 from tgi_llama.wire.converter import parse
-from tgi_llama.wire.generate import GenerateRequest
+from tgi_llama.wire.generate_requests import GenerateRequest
 
 LIMITS = Limits(max_input_tokens=8, max_total_tokens=12)
 

@@ -9,7 +9,7 @@ from tgi_llama.errors import SuffixNotSupported, TooManyPrompts, ValidationError
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import PreparedGeneration, Validator
 from tgi_llama.wire.converter import parse
-from tgi_llama.wire.openai import ChatRequest, CompletionRequest
+from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
 VALIDATOR = Validator(
     Limits(max_input_tokens=64, max_total_tokens=96, max_client_batch_size=3),

@@ -4,7 +4,8 @@
 ``gate`` set, a stream waits for that event before it gives the token of index ``gate_at``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -162,6 +163,13 @@ class FakeEngine:
 
     def open_stream(self, request: GenerationRequest) -> FakeStream:
         return FakeStream(self, request)
+
+    @contextmanager
+    def open_streams(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Iterator[tuple[FakeStream, ...]]:
+        with ExitStack() as stack:
+            yield tuple(stack.enter_context(self.open_stream(request)) for request in requests)
 
     def stop(self, error: RequestError | None = None) -> None:
         self.closed = error or ShuttingDown("the server is shutting down")

@@ -10,8 +10,8 @@ from tgi_llama.generation import SamplingParameters, TokenId
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import PreparedGeneration, Validator
 from tgi_llama.wire.converter import parse
-from tgi_llama.wire.generate import CompatGenerateRequest, GenerateRequest
-from tgi_llama.wire.openai import ChatRequest, CompletionRequest
+from tgi_llama.wire.generate_requests import CompatGenerateRequest, GenerateRequest
+from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
 LIMITS = Limits(max_input_tokens=64, max_total_tokens=100)
 SEED = 2**64 - 3

@@ -7,9 +7,9 @@ import attrs
 import pytest
 
 from tgi_llama.generation import FinishReason, Token, TokenId
-from tgi_llama.wire import openai
+from tgi_llama.wire import openai_responses as openai
 from tgi_llama.wire.converter import dump
-from tgi_llama.wire.generate import (
+from tgi_llama.wire.generate_responses import (
     BestOfSequence,
     Details,
     ErrorBody,

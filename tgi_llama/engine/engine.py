@@ -16,7 +16,8 @@ import itertools
 import logging
 import math
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -165,6 +166,14 @@ class Engine:
     def open_stream(self, request: GenerationRequest) -> GenerationStream:
         """The stream of a request; enter it to submit."""
         return GenerationStream(self, request)
+
+    @contextmanager
+    def open_streams(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Iterator[tuple[GenerationStream, ...]]:
+        """The streams of requests with the same prompt, submitted together."""
+        with ExitStack() as stack:
+            yield tuple(stack.enter_context(self.open_stream(request)) for request in requests)
 
     def stop(self, error: RequestError) -> None:
         """Takes no more requests and ends the running ones with ``error`` at the next step."""

@@ -2,7 +2,7 @@
 
 import hmac
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Response, request
@@ -18,28 +18,31 @@ from .generate import GenerateRoutes
 from .openai import OpenAiRoutes
 from .ops import OpsRoutes
 from .request_record import RequestRecord
+from .routes import Route
 from .services import Services
 
 _log = logging.getLogger(__name__)
 
-_GENERATING_PATHS = frozenset(
-    {"/", "/generate", "/generate_stream", "/v1/chat/completions", "/v1/completions"}
-)
-
 
 def create_app(services: Services) -> QuartTrio:
     """The application for one set of services. It holds no state of its own beside them."""
-    app = _App(services)
-    GenerateRoutes(services).add_to(app)
-    OpenAiRoutes(services).add_to(app)
-    OpsRoutes(services).add_to(app)
-    return app
+    return _App(services, route_table(services))
+
+
+def route_table(services: Services) -> tuple[Route, ...]:
+    """Every route of the server."""
+    return (
+        *GenerateRoutes(services).table(),
+        *OpenAiRoutes(services).table(),
+        *OpsRoutes(services).table(),
+    )
 
 
 class _App(QuartTrio):
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, routes: Sequence[Route]) -> None:
         super().__init__("tgi_llama", static_folder=None)
         self._services = services
+        self._routes = {route.name: route for route in routes}
         self._cors = CorsPolicy.from_names(services.settings.cors_allow_origins)
         self._keys = tuple(key.encode() for key in services.settings.api_keys)
         self.config["MAX_CONTENT_LENGTH"] = services.settings.payload_limit_bytes
@@ -50,6 +53,10 @@ class _App(QuartTrio):
         self.before_request(self._open_record)
         self.before_request(self._check_key)
         self.register_error_handler(Exception, self._answer_error)
+        for route in routes:
+            self.add_url_rule(
+                route.path, endpoint=route.name, view_func=route.view, methods=[route.method]
+            )
 
     async def asgi_app(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -71,8 +78,8 @@ class _App(QuartTrio):
             await super().asgi_app(scope, exchange.receive, exchange.send)
 
     async def _open_record(self) -> None:
-        rule = request.url_rule
-        if rule is not None and rule.rule in _GENERATING_PATHS and _takes_post(rule.methods):
+        route = self._route()
+        if route is not None and route.is_counted:
             exchange = exchange_of(request)
             record = RequestRecord(self._services.metrics)
             exchange.record = exchange.resources.enter_context(record)
@@ -82,13 +89,17 @@ class _App(QuartTrio):
             raise Unauthorized("The API key is missing or wrong")
 
     def _is_guarded(self) -> bool:
-        """Every route that takes POST, also when asked with another method, and the list of models.
-        Told by the rule that matched: a path has several spellings."""
+        """Told by the rule that matched: a path has several spellings. A guarded path asked with
+        another method is guarded too, before the client learns that it does not take that."""
         error = request.routing_exception
         if isinstance(error, MethodNotAllowed):
-            return _takes_post(error.valid_methods)
+            return "POST" in (error.valid_methods or ())
+        route = self._route()
+        return route is not None and route.needs_key
+
+    def _route(self) -> Route | None:
         rule = request.url_rule
-        return rule is not None and (rule.rule == "/v1/models" or _takes_post(rule.methods))
+        return None if rule is None else self._routes[rule.endpoint]
 
     def _has_key(self) -> bool:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -114,7 +125,3 @@ class _App(QuartTrio):
             n_running = self._services.admission.n_running
             headers["retry-after"] = str(self._services.retry_advice.seconds(n_running))
         return headers
-
-
-def _takes_post(methods: Iterable[str] | None) -> bool:
-    return methods is not None and "POST" in methods

@@ -17,13 +17,14 @@ from tgi_llama.errors import (
     ShuttingDown,
     SuffixNotSupported,
     TemplateError,
+    ToolError,
     TooManyPrompts,
     ValidationError,
 )
 from tgi_llama.metrics import FailureKind
 from tgi_llama.wire import converter
-from tgi_llama.wire.generate import ErrorBody
-from tgi_llama.wire.openai import OpenAiError, OpenAiErrorBody
+from tgi_llama.wire.generate_responses import ErrorBody
+from tgi_llama.wire.openai_responses import OpenAiError, OpenAiErrorBody
 from tgi_llama.wire.parse_error import ParseError
 
 _OPENAI_PREFIX = "/v1/"
@@ -98,6 +99,7 @@ _ROWS = (  # a class stands before its base
     _Row(TooManyPrompts, 422, FailureKind.VALIDATION, "batch size exceeded"),
     _Row(ValidationError, 422, FailureKind.VALIDATION, "validation", "Input validation error: {}"),
     _Row(TemplateError, 422, FailureKind.TEMPLATE, "template_error", "Template error: {}"),
+    _Row(ToolError, 422, FailureKind.TOOL, "tool_error", "Tool error: {}"),
     _Row(Overloaded, 429, FailureKind.OVERLOADED, "overloaded", "Model is overloaded"),
     _Row(
         GenerationError,

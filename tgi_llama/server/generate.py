@@ -4,16 +4,15 @@ from contextlib import ExitStack
 from typing import TypeVar
 
 import attrs
-from quart import Quart, Response, request
+from quart import Response, request
 
 from tgi_llama.generation import TokenEvent
 from tgi_llama.validation.validator import PreparedGeneration
 from tgi_llama.wire import converter
-from tgi_llama.wire.generate import (
-    CompatGenerateRequest,
+from tgi_llama.wire.generate_requests import CompatGenerateRequest, GenerateRequest
+from tgi_llama.wire.generate_responses import (
     Details,
     ErrorBody,
-    GenerateRequest,
     GenerateResponse,
     StreamDetails,
     StreamResponse,
@@ -24,6 +23,7 @@ from .bodies import json_response, read_request, write_answer
 from .exchange import record_of
 from .failures import Failure
 from .generations import Collected
+from .routes import Route
 from .services import Services
 from .streaming import stream_response
 
@@ -32,14 +32,16 @@ R = TypeVar("R", GenerateRequest, CompatGenerateRequest)
 
 @attrs.frozen
 class GenerateRoutes:
-    """The view functions; ``add_to`` mounts them."""
-
     services: Services
 
-    def add_to(self, app: Quart) -> None:
-        app.add_url_rule("/", view_func=self.compat_generate, methods=["POST"])
-        app.add_url_rule("/generate", view_func=self.generate, methods=["POST"])
-        app.add_url_rule("/generate_stream", view_func=self.generate_stream, methods=["POST"])
+    def table(self) -> tuple[Route, ...]:
+        return (
+            Route("POST", "/", "compat_generate", self.compat_generate, is_counted=True),
+            Route("POST", "/generate", "generate", self.generate, is_counted=True),
+            Route(
+                "POST", "/generate_stream", "generate_stream", self.generate_stream, is_counted=True
+            ),
+        )
 
     async def generate(self) -> Response:
         generate_request = await self._read(GenerateRequest)

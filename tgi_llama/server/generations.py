@@ -4,6 +4,7 @@ Each generation's channel holds all its events, so the engine never waits for us
 generations advance together whichever of them is read.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -73,15 +74,14 @@ async def start(
             n_prompt_tokens=one.n_prompt_tokens,
             max_new_tokens=one.request.stopping.max_new_tokens,
         )
-    return Generations([_submit(services, resources, one, received) for one in prepared])
-
-
-def _submit(
-    services: Services, resources: ExitStack, prepared: PreparedGeneration, received: float
-) -> Generation:
-    stream = resources.enter_context(services.admission.submit(prepared.request))
-    services.metrics.generation_queued()
-    return Generation(prepared, stream, received, services)
+    members: list[Generation] = []
+    for _, branches in itertools.groupby(prepared, key=lambda one: one.index):
+        group = tuple(branches)
+        streams = resources.enter_context(services.admission.submit([b.request for b in group]))
+        for branch, stream in zip(group, streams, strict=True):
+            services.metrics.generation_queued()
+            members.append(Generation(branch, stream, received, services))
+    return Generations(members)
 
 
 class Generations:

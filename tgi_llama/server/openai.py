@@ -5,19 +5,18 @@ import time
 from contextlib import ExitStack
 
 import attrs
-from quart import Quart, Response, request
+from quart import Response, request
 
 from tgi_llama.validation.validator import PreparedGeneration
 from tgi_llama.wire import converter
-from tgi_llama.wire.openai import (
+from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
+from tgi_llama.wire.openai_responses import (
     ChatChoice,
     ChatCompletion,
     ChatLogprobs,
     ChatMessage,
-    ChatRequest,
     Completion,
     CompletionChoice,
-    CompletionRequest,
     Model,
     ModelList,
 )
@@ -34,20 +33,21 @@ from .openai_frames import (
     finish_reason,
     usage,
 )
+from .routes import Route
 from .services import Services
 from .streaming import stream_response
 
 
 @attrs.frozen
 class OpenAiRoutes:
-    """The view functions; ``add_to`` mounts them."""
-
     services: Services
 
-    def add_to(self, app: Quart) -> None:
-        app.add_url_rule("/v1/chat/completions", view_func=self.chat, methods=["POST"])
-        app.add_url_rule("/v1/completions", view_func=self.completions, methods=["POST"])
-        app.add_url_rule("/v1/models", view_func=self.models, methods=["GET"])
+    def table(self) -> tuple[Route, ...]:
+        return (
+            Route("POST", "/v1/chat/completions", "chat_completions", self.chat, is_counted=True),
+            Route("POST", "/v1/completions", "completions", self.completions, is_counted=True),
+            Route("GET", "/v1/models", "openai_get_model_info", self.models, needs_key=True),
+        )
 
     # --- chat ---
 

@@ -9,7 +9,7 @@ import attrs
 from tgi_llama.generation import FinishReason, Token, TokenEvent
 from tgi_llama.validation.validator import PreparedGeneration
 from tgi_llama.wire import converter
-from tgi_llama.wire.openai import (
+from tgi_llama.wire.openai_responses import (
     ChatChunkChoice,
     ChatCompletionChunk,
     ChatDelta,

@@ -1,29 +1,31 @@
 """The routes that generate nothing: tokenizing, information, health and metrics."""
 
 import attrs
-from quart import Quart, Response, request
+from quart import Response, request
 
 from tgi_llama.metrics import CONTENT_TYPE
 from tgi_llama.wire import converter
-from tgi_llama.wire.generate import ErrorBody, GenerateRequest, Info, TokenizeEntry
+from tgi_llama.wire.generate_requests import GenerateRequest
+from tgi_llama.wire.generate_responses import ErrorBody, Info, TokenizeEntry
 
 from .bodies import json_response, read_request
+from .routes import Route
 from .services import Services
 
 
 @attrs.frozen
 class OpsRoutes:
-    """The view functions; ``add_to`` mounts them."""
-
     services: Services
 
-    def add_to(self, app: Quart) -> None:
-        app.add_url_rule("/tokenize", view_func=self.tokenize, methods=["POST"])
-        app.add_url_rule("/info", view_func=self.info, methods=["GET"])
-        app.add_url_rule("/metrics", view_func=self.metrics, methods=["GET"])
-        app.add_url_rule("/health", view_func=self.health, methods=["GET"])
-        app.add_url_rule("/ping", endpoint="ping", view_func=self.health, methods=["GET"])
-        app.add_url_rule("/", endpoint="root", view_func=self.health, methods=["GET"])
+    def table(self) -> tuple[Route, ...]:
+        return (
+            Route("POST", "/tokenize", "tokenize", self.tokenize),
+            Route("GET", "/info", "get_model_info", self.info),
+            Route("GET", "/metrics", "metrics", self.metrics),
+            Route("GET", "/health", "health", self.health),
+            Route("GET", "/ping", "ping", self.health),
+            Route("GET", "/", "root_health", self.health),
+        )
 
     async def tokenize(self) -> Response:
         admission = self.services.admission

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from tgi_llama.wire.openai import ChatRequest, ImagePart, Message
+from tgi_llama.wire.openai_requests import ChatRequest, ImagePart, Message
 
 from .rules import reject, reject_unsupported
 

@@ -3,7 +3,7 @@
 The letters and numbers are those of the wire contract, section 2.5; the first rule that fails wins.
 """
 
-from tgi_llama.wire.generate import GenerateParameters
+from tgi_llama.wire.generate_requests import GenerateParameters
 
 from .rules import (
     Limits,

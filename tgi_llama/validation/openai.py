@@ -4,7 +4,7 @@ import attrs
 
 from tgi_llama.errors import SuffixNotSupported
 from tgi_llama.generation import TokenId
-from tgi_llama.wire.openai import (
+from tgi_llama.wire.openai_requests import (
     ChatRequest,
     CompletionRequest,
     LogitBias,

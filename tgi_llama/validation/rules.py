@@ -24,7 +24,8 @@ class Limits:
     max_top_n_tokens: int = 5
     """On the native routes; OpenAI's ``top_logprobs`` has its own limit of 20."""
     max_client_batch_size: int = 32
-    """Most prompts in one call of ``/v1/completions``."""
+    """Most prompts in one call of ``/v1/completions``, and most choices of one prompt."""
+    grammar_support: bool = True
 
 
 @attrs.frozen(kw_only=True)

@@ -14,8 +14,8 @@ import attrs
 
 from tgi_llama.errors import TemplateError, TooManyPrompts
 from tgi_llama.generation import GenerationRequest, StoppingParameters, TokenId
-from tgi_llama.wire.generate import GenerateRequest
-from tgi_llama.wire.openai import ChatRequest, CompletionRequest
+from tgi_llama.wire.generate_requests import GenerateRequest
+from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
 from .chat import ChatPrompt, chat_prompt
 from .native import (
@@ -79,6 +79,16 @@ class PreparedGeneration:
     """OpenAI routes: the name to answer with; None for the served model's own."""
     index: int = 0
     """Position of this prompt in the call."""
+    branch: int = 0
+    """Which of the generations of this prompt this is."""
+    n_branches: int = 1
+    """Generations of this prompt: the larger of ``n`` and ``best_of``. They share its prefill."""
+    n_shown: int = 1
+    """How many of them the answer shows, the best ones first where not all are."""
+    prefill: bool = False
+    """Native routes: list the prompt's tokens in ``details.prefill``."""
+    echo: bool = False
+    """Completions: put the prompt before the generated text, its logprobs too."""
 
 
 @attrs.frozen

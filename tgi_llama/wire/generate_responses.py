@@ -1,96 +1,15 @@
-"""The bodies of the native routes: ``/``, ``/generate``, ``/generate_stream``, ``/tokenize``,
-``/info`` and their errors. The order of fields is the order of keys on the wire.
+"""What the native routes answer, their errors and ``/info`` included. The order of fields is the
+order of keys on the wire.
 """
-
-from typing import ClassVar, Literal
 
 import attrs
 
 from tgi_llama.generation import FinishReason, Token
 
-from .fields import F32, I32, OMIT_WHEN_DEFAULT, U32, U64
+from .fields import F32, OMIT_WHEN_DEFAULT
 
 _OMITTED = {OMIT_WHEN_DEFAULT: True}
 
-# --- requests -------------------------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class JsonSchema:
-    """The ``value`` of a ``json_schema`` grammar; ``strict`` and other keys are ignored."""
-
-    schema: object
-    name: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class JsonGrammar:
-    type: Literal["json", "json_object"]
-    value: object
-    """A JSON Schema, as an object or as a string that contains one."""
-
-
-@attrs.frozen(kw_only=True)
-class RegexGrammar:
-    type: Literal["regex"]
-    value: str
-
-
-@attrs.frozen(kw_only=True)
-class JsonSchemaGrammar:
-    type: Literal["json_schema"]
-    value: JsonSchema
-
-
-Grammar = JsonGrammar | RegexGrammar | JsonSchemaGrammar
-
-
-@attrs.frozen(kw_only=True)
-class GenerateParameters:
-    """``parameters`` of a native request; ``None`` means that the client left it to us."""
-
-    best_of: U64 | None = None
-    temperature: F32 | None = None
-    repetition_penalty: F32 | None = None
-    frequency_penalty: F32 | None = None
-    top_k: I32 | None = None
-    top_p: F32 | None = None
-    typical_p: F32 | None = None
-    do_sample: bool = False
-    max_new_tokens: U32 | None = None
-    return_full_text: bool | None = None
-    stop: tuple[str, ...] = ()
-    truncate: U64 | None = None
-    watermark: bool = False
-    details: bool = False
-    decoder_input_details: bool = False
-    seed: U64 | None = None
-    top_n_tokens: U32 | None = None
-    grammar: Grammar | None = None
-    adapter_id: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class GenerateRequest:
-    """``/generate``, ``/generate_stream`` and ``/tokenize``."""
-
-    return_full_text_by_default: ClassVar[bool] = False
-
-    inputs: str
-    # TGI samples when `parameters` is absent and decodes greedily when it is `{}`.
-    parameters: GenerateParameters = GenerateParameters(do_sample=True)
-
-
-@attrs.frozen(kw_only=True)
-class CompatGenerateRequest(GenerateRequest):
-    """``POST /``, whose ``stream`` picks the kind of answer."""
-
-    return_full_text_by_default: ClassVar[bool] = True
-
-    stream: bool = False
-
-
-# --- responses ------------------------------------------------------------------------------------
 # The token object of the wire (`id`, `text`, `logprob`, `special`) is `generation.Token` itself:
 # one object per token and event less.
 

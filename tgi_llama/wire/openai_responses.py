@@ -1,0 +1,199 @@
+"""What the OpenAI routes answer. The order of fields is the order of keys on the wire."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+from .fields import F32, OMIT_WHEN_DEFAULT
+
+_OMITTED = {OMIT_WHEN_DEFAULT: True}
+
+OpenAiFinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+@attrs.frozen
+class TopLogprob:
+    token: str
+    logprob: F32
+
+
+@attrs.frozen
+class TokenLogprob:
+    token: str
+    logprob: F32
+    top_logprobs: tuple[TopLogprob, ...] = ()
+
+
+@attrs.frozen
+class ChatLogprobs:
+    content: tuple[TokenLogprob, ...]
+
+
+@attrs.frozen(kw_only=True)
+class CompletionLogprobs:
+    """The parallel lists of text completions, one entry per generated token."""
+
+    tokens: tuple[str, ...]
+    token_logprobs: tuple[F32 | None, ...]
+    top_logprobs: tuple[Mapping[str, F32], ...] | None
+    text_offset: tuple[int, ...]
+    """Where each token begins, in characters of the text."""
+
+
+@attrs.frozen(kw_only=True)
+class FunctionCall:
+    name: str | None
+    """None in all but the first piece of a streamed call."""
+    arguments: str
+    """A JSON text, or a piece of one."""
+
+
+@attrs.frozen(kw_only=True)
+class ToolCall:
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+@attrs.frozen(kw_only=True)
+class ToolCallDelta:
+    index: int
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+@attrs.frozen(kw_only=True)
+class ChatMessage:
+    """The model's turn: ``content``, or ``tool_calls`` and no ``content`` key."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None = attrs.field(default=None, metadata=_OMITTED)
+    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), metadata=_OMITTED)
+
+
+@attrs.frozen(kw_only=True)
+class ChatDelta:
+    """A piece of the model's turn. TGI's clients expect the role in every one."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None = attrs.field(default=None, metadata=_OMITTED)
+    tool_calls: tuple[ToolCallDelta, ...] = attrs.field(default=(), metadata=_OMITTED)
+
+
+@attrs.frozen(kw_only=True)
+class ChatChoice:
+    index: int = 0
+    message: ChatMessage
+    logprobs: ChatLogprobs | None = None
+    finish_reason: OpenAiFinishReason
+
+
+@attrs.frozen(kw_only=True)
+class ChatCompletion:
+    object: Literal["chat.completion"] = "chat.completion"
+    id: str
+    created: int
+    """Unix time in seconds."""
+    model: str
+    system_fingerprint: str
+    choices: tuple[ChatChoice, ...]
+    usage: Usage
+
+
+@attrs.frozen(kw_only=True)
+class ChatChunkChoice:
+    index: int = 0
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: OpenAiFinishReason | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ChatCompletionChunk:
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: tuple[ChatChunkChoice, ...]
+    usage: Usage | None = None
+
+
+@attrs.frozen(kw_only=True)
+class CompletionChoice:
+    """One prompt's text, or a piece of it where ``finish_reason`` is None."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: OpenAiFinishReason | None
+
+
+@attrs.frozen(kw_only=True)
+class Completion:
+    object: Literal["text_completion"] = "text_completion"
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: tuple[CompletionChoice, ...]
+    usage: Usage
+
+
+@attrs.frozen(kw_only=True)
+class CompletionChunk:
+    """TGI's order of keys, which is not that of ``Completion``."""
+
+    object: Literal["text_completion"] = "text_completion"
+    id: str
+    created: int
+    choices: tuple[CompletionChoice, ...]
+    model: str
+    system_fingerprint: str
+
+
+@attrs.frozen(kw_only=True)
+class CompletionChunkWithUsage(CompletionChunk):
+    """A chunk of a stream that was asked for its usage, which only the last chunk knows."""
+
+    usage: Usage | None
+
+
+@attrs.frozen(kw_only=True)
+class Model:
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str
+
+
+@attrs.frozen(kw_only=True)
+class ModelList:
+    object: Literal["list"] = "list"
+    data: tuple[Model, ...]
+
+
+@attrs.frozen(kw_only=True)
+class OpenAiError:
+    message: str
+    type: str
+    param: str | None = None
+    """JSON path of the culprit."""
+    code: str | int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class OpenAiErrorBody:
+    """Readable for OpenAI's clients (``error``) and for TGI's (``error_type``)."""
+
+    error: OpenAiError
+    error_type: str
