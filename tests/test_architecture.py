@@ -48,6 +48,7 @@ HOMES = {
     "quart_trio": {"server", "lifecycle"},
     "hypercorn": {"server", "lifecycle", "asgi"},
     "werkzeug": {"server"},
+    "flask_swagger_ui": set(),  # its files are served, its code is not run
     "cattrs": {"wire"},
     "orjson": {"wire"},
     "json": {"wire", "text", "logs", "builtin"},  # text: a model's config files; logs: JSON lines

@@ -98,7 +98,8 @@ def test_parse_nothing_given_is_the_default_configuration() -> None:
         ("--chat-template {{x}}", "chat_template", "{{x}}"),
         ("--disable-grammar-support", "disable_grammar_support", True),
         ("--json-output", "json_output", True),
-        ("--log-level DEBUG", "log_level", "debug"),
+        ("--log-level DEBUG", "log_level", "DEBUG"),
+        ("--log-level info,hypercorn=warn", "log_level", "info,hypercorn=warn"),
         ("--usage-stats no-stack", "usage_stats", "no-stack"),
         ("--usage-stats no_stack", "usage_stats", "no-stack"),
         ("--defrag-threshold -1.0", "defrag_threshold", -1.0),
@@ -233,7 +234,7 @@ def test_bad_argument_is_named(arguments: list[str], message: str) -> None:
         ("NUMA", "some", "'--numa' (environment variable 'NUMA'): 'some' is not one of"),
         ("MAX_INPUT_LENGTH", "x", "(environment variable 'MAX_INPUT_LENGTH'): 'x' is not"),
         ("MODEL_GGUF", "/absent", "variable 'MODEL_GGUF'): File '/absent' does not exist."),
-        ("LOG_LEVEL", "loud", "'--log-level' (environment variable 'LOG_LEVEL'): 'loud'"),
+        ("LOG_LEVEL", "loud", "'--log-level' (environment variable 'LOG_LEVEL'): expected a level"),
     ],
 )
 def test_bad_variable_is_named_in_both_ways_of_starting(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tgi_llama.logs import set_up_logs
+from tgi_llama.logs import level_of, set_up_logs
 
 _LOGGERS = ("", "tgi_llama", "hypercorn.error", "hypercorn.access")
 
@@ -125,6 +125,41 @@ def test_level_applies_to_our_own_loggers(
         logger.log(logging.getLevelNamesMapping()[name.upper()], name)
 
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == shown
+
+
+@pytest.mark.parametrize(
+    ("expression", "level"),
+    [
+        ("info", logging.INFO),
+        ("DEBUG", logging.DEBUG),
+        (" warn ", logging.WARNING),
+        ("trace", logging.DEBUG),
+        ("info,hypercorn=warn", logging.INFO),
+        ("text_generation_router=debug,info", logging.INFO),
+        ("text_generation_router[generate{id=5}]=debug, error", logging.ERROR),
+        ("info,warn", logging.WARNING),
+        ("some_module,warn", logging.WARNING),
+        ("text_generation_router=debug", logging.DEBUG),
+    ],
+)
+def test_level_of_a_filter_expression_is_that_of_its_global_part(
+    expression: str, level: int
+) -> None:
+    assert level_of(expression) == level
+
+
+@pytest.mark.parametrize("expression", ["", "loud", "inof", "text_generation_router=loud", "a,b=c"])
+def test_level_of_what_holds_none_is_refused_by_name(stream: io.StringIO, expression: str) -> None:
+    with pytest.raises(ValueError, match=f"^{expression!r} holds none of the levels trace, debug"):
+        set_up_logs(expression, json_output=False, stream=stream)
+    logging.getLogger("tgi_llama").error("elsewhere")
+    assert stream.getvalue() == "", "nothing was set up"
+
+
+def test_level_off_shows_nothing_of_ours(stream: io.StringIO) -> None:
+    set_up_logs("off", json_output=False, stream=stream)
+    logging.getLogger("tgi_llama.engine").critical("died")
+    assert stream.getvalue() == ""
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ TGI_FAMILIES = {
     ),
     "tgi_batch_concat": ("counter", None),
     "tgi_batch_concat_duration": ("histogram", None),
-    "tgi_request_skipped_tokens": ("summary", "Speculated tokens per request"),
+    # A summary in TGI, whose dashboard asks for the buckets of a histogram.
+    "tgi_request_skipped_tokens": ("histogram", "Speculated tokens per request"),
     "tgi_batch_max_total_tokens": ("gauge", None),
 }
 
@@ -140,8 +141,12 @@ def test_token_buckets_are_hundredths_of_the_limits(metrics):
         assert bounds(metrics, family)[:100] == [20.0 * k for k in range(1, 101)]
 
 
-def test_batch_size_buckets_are_powers_of_two(metrics):
-    assert bounds(metrics, "tgi_batch_next_size")[:-1] == [2.0**k for k in range(11)]
+def test_batch_size_buckets_are_all_sizes_up_to_1024(metrics):
+    assert bounds(metrics, "tgi_batch_next_size")[:-1] == [float(k) for k in range(1, 1025)]
+
+
+def test_skipped_tokens_buckets_are_all_counts_that_speculation_may_skip(metrics):
+    assert bounds(metrics, "tgi_request_skipped_tokens")[:-1] == [float(k) for k in range(17)]
 
 
 def test_request_is_counted_once_at_each_end(metrics):
@@ -204,6 +209,8 @@ def test_decode_step_is_observed_as_decode(metrics):
         f"tgi_batch_filter_duration_count{decode}": 1,
     }
     assert not [name for name in changed if "prefill" in name or "concat" in name]
+    assert changed["tgi_request_skipped_tokens_count"] == 1
+    assert "tgi_request_skipped_tokens_sum" not in changed
     assert changed["tgi_queue_size"] == 2
     assert changed["tgi_batch_current_size"] == 3
     assert changed["tgi_batch_current_max_tokens"] == 600

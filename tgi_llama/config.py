@@ -186,7 +186,7 @@ class Config:
         group=Group.REQUEST,
         unit="sequences",
         minimum=1,
-        help="Largest best_of: alternatives computed for one request.",
+        help="Largest best_of of the native routes: alternatives computed for one request.",
     )
     max_stop_sequences: int = described(
         4,
@@ -207,7 +207,7 @@ class Config:
         group=Group.REQUEST,
         unit="prompts",
         minimum=1,
-        help="Most prompts in one call of /v1/completions.",
+        help="Most prompts in one call of /v1/completions, and largest n and best_of of /v1.",
     )
     disable_grammar_support: bool = described(
         False,
@@ -343,9 +343,10 @@ class Config:
         "info",
         group=Group.LOGS,
         unit="level",
-        choices=("debug", "info", "warn", "error"),
-        help="Least severe messages of the server to log: debug, info, warn or error. Other"
-        " software logs from info on.",
+        pattern=r"(?is)(.*[,=])?\s*(trace|debug|info|warn|error|off)\s*(,.*)?",
+        expected="a level (trace, debug, info, warn, error or off) or a filter expression with one",
+        help="Least severe messages of the server to log: trace, debug, info, warn, error or off."
+        " Of a filter expression, as TGI takes it, the level without a target counts.",
     )
     json_output: bool = described(
         False,
@@ -390,7 +391,7 @@ class Config:
         False,
         group=Group.NO_EFFECT,
         help="Compute logprobs of prompt tokens.",
-        no_effect="this version computes no logprobs of prompt tokens",
+        no_effect="always on: they are computed for every request that asks for them",
     )
     max_image_fetch_size: int = described(
         1_073_741_824,

@@ -25,9 +25,9 @@ class FinishReason(enum.Enum):
 class SamplingParameters:
     """How the next token is chosen. Every default means "off".
 
-    Applied in this order (TGI's): repetition, frequency and presence penalty, logit bias,
-    temperature, top-k, top-p, min-p, typical-p, then one draw. ``greedy`` skips everything after
-    the bias and takes the largest logit.
+    Applied in this order (TGI's): watermark, repetition, frequency and presence penalty, logit
+    bias, temperature, top-k, top-p, min-p, typical-p, then one draw. ``greedy`` skips everything
+    after the bias and takes the largest logit.
     """
 
     greedy: bool = False
@@ -169,7 +169,8 @@ class StepReport:
     n_prefill_tokens: int
     """Prompt tokens computed."""
     n_generated_tokens: int
-    """Tokens chosen; a prompt that ends in this step yields its first."""
+    """Tokens chosen; a prompt that ends in this step yields its first, and
+    those of the branches that share it."""
     n_joined: int
     """Sequences that left the queue for a slot in this step."""
     n_queued: int

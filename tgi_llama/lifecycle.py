@@ -94,6 +94,7 @@ class ModelThread:
                 slots=SlotPool(self.plan),
                 max_batch_tokens=runner.max_batch_tokens,
                 max_prefill_tokens=self.config.max_batch_prefill_tokens,
+                max_outputs=runner.max_outputs,
             )
             loaded()
             try:
@@ -168,7 +169,9 @@ async def run_service(
                     Services(
                         settings=_settings(config, files, thread.description),
                         admission=admission,
-                        validator=Validator(_limits(config), tokenizer, templates),
+                        validator=Validator(
+                            _limits(config), tokenizer, templates, vocabulary=thread.vocab
+                        ),
                         tokenizer=tokenizer,
                         metrics=metrics,
                         model=thread.description,
@@ -242,6 +245,7 @@ def _settings(config: Config, files: ModelFiles, model: ModelDescription) -> Set
         payload_limit_bytes=config.payload_limit,
         api_keys=config.api_key,
         cors_allow_origins=config.cors_allow_origin,
+        docker_label=os.environ.get("DOCKER_LABEL") or None,
         compute_type=os.environ.get("COMPUTE_TYPE") or model.backend,
     )
 
@@ -332,9 +336,10 @@ class Shutdown:
             with trio.move_on_after(self.timeout_s) as patience:
                 await service.admission.wait_idle()
             if patience.cancelled_caught:
-                _log.warning("%d requests are ended at the deadline", service.admission.n_running)
+                n_running = service.admission.n_running
                 service.engine.stop(ShuttingDown("the server is shutting down"))
                 service.abort_decode()
+                _log.warning("%d requests were ended at the deadline", n_running)
             await server.close_idle()
             with trio.move_on_after(_LAST_WORDS_S):
                 await server.wait_closed()

@@ -9,16 +9,17 @@ import datetime
 import json
 import logging
 import sys
-from typing import Literal, TextIO
-
-LogLevel = Literal["debug", "info", "warn", "error"]
+from typing import TextIO
 
 _LEVELS = {
+    "trace": logging.DEBUG,
     "debug": logging.DEBUG,
     "info": logging.INFO,
     "warn": logging.WARNING,
     "error": logging.ERROR,
+    "off": logging.CRITICAL + 1,
 }
+"""Those of Rust's ``tracing``, in whose words TGI's ``LOG_LEVEL`` is written."""
 _LEVEL_NAMES = {"WARNING": "WARN", "CRITICAL": "ERROR"}  # TGI's spelling; it has no CRITICAL
 _OWN_LOGGER = "tgi_llama"
 _NATIVE_LOGGER = "llamacpp"
@@ -31,22 +32,50 @@ _STANDARD_FIELDS = frozenset(
 def set_up_logs(level: str, *, json_output: bool, stream: TextIO | None = None) -> None:
     """Sends all logging of the process to ``stream``, by default standard output.
 
-    ``level`` (debug, info, warn, error) is for our own loggers; others log from info on, llama.cpp
+    ``level``, as ``level_of`` takes it, is for our own loggers; others log from info on, llama.cpp
     from warnings on unless ``level`` is debug (it describes a model in a hundred lines). May be
     called again, and must then be called where no other thread logs: it replaces what was set up.
     Call it after a server that configures logging itself, for example Hypercorn's own command.
+
+    Raises ValueError for what is no level, having changed nothing.
     """
+    own = level_of(level)
     handler = _OutputHandler(stream or sys.stdout)
     handler.setFormatter(JsonFormatter() if json_output else LineFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    logging.getLogger(_OWN_LOGGER).setLevel(_LEVELS[level])
-    native = logging.INFO if level == "debug" else logging.WARNING
+    logging.getLogger(_OWN_LOGGER).setLevel(own)
+    native = logging.INFO if own == logging.DEBUG else logging.WARNING
     logging.getLogger(_NATIVE_LOGGER).setLevel(native)
     for name in _SERVER_LOGGERS:
         _pass_to_root(logging.getLogger(name))
     logging.captureWarnings(capture=True)
+
+
+def level_of(expression: str) -> int:
+    """Logging's number for a level (trace, debug, info, warn, error or off, in any case), or for
+    the global part of a filter expression that TGI takes: info for ``info,hypercorn=warn`` and for
+    ``text_generation_router=debug,info``.
+
+    The parts about single targets name TGI's modules and have no effect. Where there is no other
+    part, their level counts: it was meant for the server, which there has these names.
+
+    Raises ValueError for what holds no level at all.
+    """
+    overall: int | None = None
+    of_a_target: int | None = None
+    for part in expression.split(","):
+        _, has_target, name = part.rpartition("=")
+        level = _LEVELS.get(name.strip().lower())
+        if has_target:
+            of_a_target = of_a_target if level is None else level
+        else:
+            overall = overall if level is None else level
+    found = of_a_target if overall is None else overall
+    if found is None:
+        raise ValueError(f"{expression!r} holds none of the levels {', '.join(_LEVELS)}")
+    return found
 
 
 def _pass_to_root(logger: logging.Logger) -> None:

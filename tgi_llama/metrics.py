@@ -2,7 +2,11 @@
 
 Every request is counted once at its start and ends in exactly one of ``tgi_request_success`` and
 ``tgi_request_failure``, so that started = succeeded + failed + running. A request is one HTTP
-call; a call with several prompts runs several generations, and the histograms observe each.
+call, which may run several generations: one per prompt, and several of one prompt for ``n`` and
+``best_of``. Each generation is observed when it is validated (``tgi_request_input_length``,
+``tgi_request_max_new_tokens``). The other histograms of requests observe each generation that is
+part of an answer: every prompt's, every choice of ``n``, and of a ``best_of`` only the winner, as
+TGI does.
 
 TGI's batch metrics (names with ``method``) were made for a server that alternates prefill and
 decode calls. Here one step may do both: such a step is observed under both methods, each time with
@@ -17,7 +21,7 @@ import enum
 from collections.abc import Iterable, Iterator
 
 import attrs
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
@@ -26,7 +30,9 @@ from tgi_llama.generation import Finish, StepReport
 CONTENT_TYPE = "text/plain; charset=utf-8"
 
 _DURATION_BUCKETS_S = tuple(0.0001 * 1.5**k for k in range(1, 36))
-_BATCH_SIZE_BUCKETS = tuple(float(2**k) for k in range(11))
+_BATCH_SIZE_BUCKETS = tuple(float(size) for size in range(1, 1025))
+_SKIPPED_TOKENS_BUCKETS = tuple(float(count) for count in range(17))
+"""TGI writes a summary, in which its own dashboard's query for buckets finds nothing."""
 _MAX_UNOBSERVED_STEPS = 128
 """About 2 ms to observe."""
 
@@ -199,8 +205,8 @@ class Metrics:
         self._concat = concat.labels("chunking")
         self._concat_duration = families.concat_duration.labels("decode")
         # Tokens per step and sequence beyond the first: zero until there is speculation.
-        self._skipped_tokens = Summary(
-            "tgi_request_skipped_tokens", "Speculated tokens per request", registry=self._registry
+        self._skipped_tokens = self._histogram(
+            "tgi_request_skipped_tokens", "Speculated tokens per request", _SKIPPED_TOKENS_BUCKETS
         )
         self._gauge("tgi_batch_max_total_tokens", "").set(limits.n_cells)
 
@@ -237,6 +243,7 @@ class Metrics:
     # --- one generation ---
 
     def generation_validated(self, *, n_prompt_tokens: int, max_new_tokens: int) -> None:
+        """Call for every generation, those that ``best_of`` will not choose too."""
         self._input_length.observe(n_prompt_tokens)
         self._max_new_tokens.observe(max_new_tokens)
 
@@ -245,6 +252,7 @@ class Metrics:
         self._n_queued_since_step += 1
 
     def generation_finished(self, times: GenerationTimes, *, n_generated: int) -> None:
+        """Call for every generation that is part of an answer."""
         self._duration.observe(times.total_s)
         self._validation_duration.observe(times.validation_s)
         self._queue_duration.observe(times.queue_s)

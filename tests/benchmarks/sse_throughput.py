@@ -74,7 +74,7 @@ class StubLoop:
             if isinstance(command, Stop):
                 return False
             if isinstance(command, Submit):
-                self._left[command.request_id] = N_TOKENS
+                self._left |= {request_id: N_TOKENS for request_id, _ in command.requests}
             if isinstance(command, Cancel):
                 self._left.pop(command.request_id, None)
 

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from fakes.engine import FakeEngine, text_events
+from fakes.engine import FakeEngine, generated, text_events
 from fakes.raw_client import post
 
 from tgi_llama.generation import FinishReason, Token, TokenEvent, TokenId
@@ -236,3 +236,223 @@ async def test_chat_headers_streamed_count_the_rendered_prompt(make_site):
     response = await client.request(post(CHAT, {"messages": MESSAGES, "stream": True}))
     assert response.headers["x-compute-characters"] == "19"
     assert response.headers["content-type"] == "text/event-stream"
+
+
+# --- n ---
+
+
+def said(*texts):
+    """An engine whose branches say these, a token a character."""
+    return FakeEngine(branches=[lambda _, text=text: text_events(*text) for text in texts])
+
+
+async def test_chat_n_has_a_choice_for_each_and_the_prompt_once(make_site):
+    site = await make_site(said("ab", "c", "def"))
+    response, body = await fetch(site, CHAT, {"messages": MESSAGES, "n": 3})
+    answer = json.loads(body)
+    contents = [(c["index"], c["message"]["content"]) for c in answer["choices"]]
+    assert contents == [(0, "ab"), (1, "c"), (2, "def")]
+    assert answer["usage"] == {"prompt_tokens": 19, "completion_tokens": 6, "total_tokens": 25}
+    assert response.headers["x-prompt-tokens"] == "19"
+    assert response.headers["x-compute-characters"] == "19"
+    assert response.headers["x-generated-tokens"] == "6"
+    assert response.headers["x-total-time"] == "4500"
+    assert response.headers["x-compute-time"] == "4.5"
+    assert site.engine.groups == [3]
+    assert site.metric("tgi_request_duration_count") == 3
+
+
+async def test_chat_n_streamed_tells_choices_apart_and_ends_once(make_site):
+    site = await make_site(said("ab", "c"))
+    ask = {"messages": MESSAGES, "n": 2, "stream": True, "stream_options": {"include_usage": True}}
+    response, body = await fetch(site, CHAT, ask)
+    *chunks, last = chunks_of(body)
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [(c["index"], c["delta"]["content"], c["finish_reason"]) for c in choices] == [
+        (0, "a", None),
+        (1, "c", "length"),
+        (0, "b", "length"),
+    ]
+    assert last["choices"] == []
+    assert last["usage"] == {"prompt_tokens": 19, "completion_tokens": 3, "total_tokens": 22}
+    assert body.count("[DONE]") == 1
+    assert response.headers["x-prompt-tokens"] == "19"
+
+
+async def test_n_with_a_seed_begins_with_the_answer_of_n_1(make_site):
+    site = await make_site()
+    await fetch(site, CHAT, {"messages": MESSAGES, "seed": 2**64 - 1})
+    await fetch(site, CHAT, {"messages": MESSAGES, "seed": 2**64 - 1, "n": 2})
+    seeds = [request.sampling.seed for request in site.engine.requests]
+    assert seeds == [2**64 - 1, 2**64 - 1, 0]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_completion_choices_are_numbered_prompt_by_prompt(make_site, streamed):
+    site = await make_site(said("ab", "c"))
+    ask = {"prompt": ["1", "22"], "n": 2, "stream": streamed}
+    if streamed:
+        ask["stream_options"] = {"include_usage": True}
+    _, body = await fetch(site, COMPLETIONS, ask)
+    answers = chunks_of(body) if streamed else [json.loads(body)]
+    choices = [choice for answer in answers for choice in answer["choices"]]
+    texts = ["".join(c["text"] for c in choices if c["index"] == index) for index in range(4)]
+    assert texts == ["ab", "c", "ab", "c"]
+    assert answers[-1]["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 6,
+        "total_tokens": 11,
+    }
+    assert site.engine.groups == [2, 2]
+
+
+async def test_completion_best_of_shows_the_n_best_and_counts_all(make_site):
+    def script(logprob):
+        (event,) = text_events(f"{logprob}")
+        token = Token(TokenId(10), f"{logprob}", logprob, False)
+        return lambda _: [TokenEvent(token=token, delta=token.text, finish=event.finish)]
+
+    site = await make_site(FakeEngine(branches=[script(-3.0), script(-1.0), script(-2.0)]))
+    ask = {"prompt": ["1", "22"], "n": 2, "best_of": 3}
+    response, body = await fetch(site, COMPLETIONS, ask)
+    answer = json.loads(body)
+    assert [(choice["index"], choice["text"]) for choice in answer["choices"]] == [
+        (0, "-1.0"),
+        (1, "-2.0"),
+        (2, "-1.0"),
+        (3, "-2.0"),
+    ]
+    assert [choice["logprobs"] for choice in answer["choices"]] == [None] * 4
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
+    assert response.headers["x-generated-tokens"] == "4"
+    assert response.headers["x-prompt-tokens"] == "5"
+    assert site.metric("tgi_request_duration_count") == 4
+    assert site.metric("tgi_request_input_length_count") == 6
+
+
+# --- echo ---
+
+
+@pytest.mark.parametrize("prompt", ["hé", [104, 233]])
+async def test_echo_puts_the_prompt_in_front(make_site, prompt):
+    _, body = await fetch(await make_site(), COMPLETIONS, {"prompt": prompt, "echo": True})
+    assert json.loads(body)["choices"][0]["text"] == "héHello world"
+
+
+async def test_echo_streamed_is_one_first_chunk_for_each_choice(make_site):
+    site = await make_site(said("ab", "c"))
+    ask = {"prompt": ["1", "22"], "n": 2, "echo": True, "stream": True}
+    choices = [chunk["choices"][0] for chunk in chunks_of((await fetch(site, COMPLETIONS, ask))[1])]
+    by_choice = [[c for c in choices if c["index"] == index] for index in range(4)]
+    assert [[c["text"] for c in chunks] for chunks in by_choice] == [
+        ["1", "a", "b"],
+        ["1", "c"],
+        ["22", "a", "b"],
+        ["22", "c"],
+    ]
+    assert [chunks[0]["finish_reason"] for chunks in by_choice] == [None] * 4
+    assert [chunks[-1]["finish_reason"] for chunks in by_choice] == ["length"] * 4
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_echo_with_logprobs_lists_the_prompt_s_tokens_too(make_site, streamed):
+    token = Token(TokenId(33), "!", -0.5, False)
+    (event,) = text_events("!")
+    event = TokenEvent(token=token, top_tokens=(token,), delta="!", finish=event.finish)
+    site = await make_site(FakeEngine(lambda _: [event]))
+    ask = {"prompt": "hé", "echo": True, "logprobs": 1, "stream": streamed}
+    body = (await fetch(site, COMPLETIONS, ask))[1]
+    answers = chunks_of(body) if streamed else [json.loads(body)]
+    parts = [answer["choices"][0]["logprobs"] for answer in answers]
+    lists = {name: [entry for part in parts for entry in part[name]] for name in parts[0]}
+    assert lists == {
+        "tokens": ["<s>", "h", "é", "!"],
+        "token_logprobs": [None, -0.25, -0.5, -0.5],
+        "top_logprobs": [None, {"h": -0.25}, {"é": -0.5}, {"!": -0.5}],
+        "text_offset": [0, 0, 1, 2],
+    }
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_echo_alone_shows_and_counts_no_token(make_site, streamed):
+    site = await make_site(FakeEngine(generated()))  # the engine's one token, an EOS
+    ask = {"prompt": "hé", "echo": True, "logprobs": 0, "max_tokens": 0, "stream": streamed}
+    if streamed:
+        ask["stream_options"] = {"include_usage": True}
+    _, body = await fetch(site, COMPLETIONS, ask)
+    answers = chunks_of(body) if streamed else [json.loads(body)]
+    choices = [choice for answer in answers for choice in answer["choices"]]
+    assert "".join(choice["text"] for choice in choices) == "hé"
+    assert choices[0]["logprobs"]["tokens"] == ["<s>", "h", "é"]
+    assert choices[0]["logprobs"]["top_logprobs"] is None
+    assert choices[-1]["finish_reason"] == "length"
+    assert answers[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
+
+
+# --- what is judged before the permit (contract 2.4) ---
+
+
+@pytest.mark.parametrize(
+    ("path", "ask", "status", "error_type"),
+    [
+        (COMPLETIONS, {"prompt": ["x"] * 5}, 422, "batch size exceeded"),
+        (COMPLETIONS, {"prompt": "x", "suffix": ""}, 422, "suffix not supported"),
+        (COMPLETIONS, {"prompt": "x", "temperature": -1}, 429, "overloaded"),
+        (
+            CHAT,
+            {"messages": MESSAGES, "tools": [], "response_format": {"type": "json_object"}},
+            422,
+            "tool_error",
+        ),
+        (CHAT, {"messages": MESSAGES}, 429, "overloaded"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_overloaded_server_tells_what_tgi_judges_before_the_permit(
+    make_site, path, ask, status, error_type, streamed
+):
+    site = await make_site(max_concurrent_requests=0)
+    response, body = await fetch(site, path, {**ask, "stream": streamed})
+    assert response.status_code == status
+    assert json.loads(body)["error_type"] == error_type
+
+
+# --- one model ---
+
+
+@pytest.mark.parametrize("model_id", ["test/model", "test%2Fmodel", "tgi"])
+async def test_model_served_is_described(make_site, model_id):
+    response = await (await make_site()).client().get(f"/v1/models/{model_id}")
+    assert response.status_code == 200
+    assert await response.get_data() == (
+        b'{"id":"test/model","object":"model","created":0,"owned_by":"test/model"}'
+    )
+
+
+async def test_model_of_a_folder_is_found_by_its_whole_name(make_site):
+    site = await make_site(model_id="/models/own")
+    response = await site.client().get("/v1/models//models/own")
+    assert (await response.get_json())["id"] == "/models/own"
+
+
+@pytest.mark.parametrize("model_id", ["gpt-4", "test", "/test/model"])
+async def test_model_not_served_is_not_found(make_site, model_id):
+    response = await (await make_site()).client().get(f"/v1/models/{model_id}")
+    assert response.status_code == 404
+    assert await response.get_json() == {
+        "error": {
+            "message": f"The model '{model_id}' does not exist",
+            "type": "not_found_error",
+            "param": "model",
+            "code": "model_not_found",
+        },
+        "error_type": "not_found",
+    }
+
+
+@pytest.mark.parametrize("path", ["/v1/models/test/model", "/v1/models//x"])
+async def test_model_is_behind_the_key(make_site, path):
+    client = (await make_site(api_keys=("secret",))).client()
+    assert (await client.get(path)).status_code == 401
+    response = await client.get(path, headers={"authorization": "Bearer secret"})
+    assert response.status_code in (200, 404)

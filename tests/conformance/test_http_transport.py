@@ -7,7 +7,11 @@ import pytest
 from fakes.engine import FakeEngine
 from fakes.raw_client import get, post
 
+from tgi_llama.errors import ToolError
+
 ASK = {"inputs": "hi"}
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+CLOSE = ("Connection: close",)
 POST_ROUTES = ["/", "/generate", "/generate_stream", "/v1/chat/completions", "/v1/completions"]
 VARY = "origin, access-control-request-method, access-control-request-headers"
 
@@ -61,21 +65,35 @@ async def test_malformed_json_keeps_tgis_text(make_site):
     assert (await error_of(response)).startswith("Failed to parse the request body as JSON: ")
 
 
+HANDSHAKE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
+
+
 async def test_websocket_is_refused_with_4xx(make_site):
     client = await (await make_site()).connect()
-    await client.send(
-        get(
-            "/",
-            headers=(
-                "Connection: Upgrade",
-                "Upgrade: websocket",
-                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-                "Sec-WebSocket-Version: 13",
-            ),
-        )
-    )
-    response = await client.read_response()
+    response = await client.request(get("/", headers=HANDSHAKE))
     assert response.status == 403
+    assert await client.read_to_eof() == b""
+
+
+@pytest.mark.parametrize("missing", ["Sec-WebSocket-Key", "Sec-WebSocket-Version"])
+async def test_websocket_with_a_bad_handshake_is_refused_and_closed(make_site, missing):
+    client = await (await make_site()).connect()
+    handshake = tuple(line for line in HANDSHAKE if not line.startswith(missing))
+    response = await client.request(get("/", headers=handshake))
+    assert response.status == 400
+    assert await client.read_to_eof() == b""
+
+
+async def test_websocket_data_before_the_handshake_is_answered_closes(make_site):
+    client = await (await make_site()).connect()
+    response = await client.request(get("/", headers=HANDSHAKE) + b"\x81\x00")
+    assert 400 <= response.status < 500
+    assert await client.read_to_eof() == b""
 
 
 @pytest.mark.parametrize("path", ["/no-such-route", "/generate/", "/v1/nothing"])
@@ -120,6 +138,18 @@ async def test_failure_nobody_foresaw_is_500_json_and_logged(make_site, caplog):
     assert "ZeroDivisionError" in caplog.text
     assert site.admission.n_running == 0
     assert site.metric('tgi_request_failure{err="internal"}') == 1
+
+
+async def test_tool_error_is_422_and_counted_as_one(make_site):
+    def refuse(_request):
+        raise ToolError("Tool with name x not found")
+
+    site = await make_site(FakeEngine(refuse))
+    response = await site.client().post("/v1/chat/completions", json=CHAT)
+    assert response.status_code == 422
+    assert await error_of(response) == "Tool error: Tool with name x not found"
+    assert (await response.get_json())["error_type"] == "tool_error"
+    assert site.metric('tgi_request_failure{err="tool"}') == 1
 
 
 # --- API keys ---
@@ -179,9 +209,47 @@ async def test_options_is_answered_on_any_path(make_site, path):
     response = await client.request(f"OPTIONS {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     assert (response.status, response.body) == (200, b"")
     assert response.headers["access-control-allow-methods"] == "get,post"
-    assert response.headers["access-control-allow-headers"] == "content-type"
+    assert response.headers["access-control-allow-headers"] == "content-type,authorization"
     assert response.headers["access-control-allow-origin"] == "*"
     assert response.headers["vary"] == VARY
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://a", "content-type,authorization,x-stainless-os,x-my_own.header"),
+        ("http://c", "content-type,authorization"),
+    ],
+)
+async def test_preflight_allows_headers_that_clients_make_up(make_site, origin, allowed):
+    client = await (await make_site(cors_allow_origins=("http://a",))).connect()
+    response = await client.request(
+        f"OPTIONS /v1/models HTTP/1.1\r\nHost: test\r\nOrigin: {origin}\r\n"
+        "Access-Control-Request-Method: POST\r\n"
+        "Access-Control-Request-Headers: authorization, X-Stainless-OS,x-my_own.header,"
+        'cookie,x-,x-a b,x-"q"\r\n\r\n'.encode()
+    )
+    assert response.status == 200
+    assert response.headers["access-control-allow-headers"] == allowed
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"), [("/generate", ()), ("/generate", CLOSE), ("/generate_stream", ())]
+)
+async def test_headers_of_ours_may_be_read_by_pages(make_site, path, headers):
+    client = await (await make_site()).connect()
+    response = await client.request(post(path, ASK, headers=headers))
+    exposed = response.headers["access-control-expose-headers"].split(",")
+    own = {name for name in response.headers if name.startswith("x-")}
+    assert own
+    assert own <= set(exposed)
+
+
+async def test_retry_after_may_be_read_by_pages(make_site):
+    client = await (await make_site(max_concurrent_requests=0)).connect()
+    response = await client.request(post("/generate", ASK))
+    assert response.headers["retry-after"]
+    assert "retry-after" in response.headers["access-control-expose-headers"].split(",")
 
 
 @pytest.mark.parametrize("path", ["/info", "/no-such-route"])
@@ -200,6 +268,7 @@ async def test_listed_origins_are_echoed(make_site, origin, allowed):
     headers = (f"Origin: {origin}",) if origin else ()
     response = await client.request(post("/generate_stream", ASK, headers=headers))
     assert response.headers.get("access-control-allow-origin") == allowed
+    assert ("access-control-expose-headers" in response.headers) == (allowed is not None)
     assert response.headers["vary"] == VARY
 
 
@@ -256,6 +325,15 @@ async def test_info_has_tgi_s_keys_first_and_in_order(make_site):
     assert info["router"] == "tgi_llama"
     assert info["n_slots"] == 4
     assert info["type_k"] == "f16"
+
+
+@pytest.mark.parametrize(
+    ("label", "fingerprint"), [(None, "1.2.3-native"), ("gpu-7", "1.2.3-gpu-7")]
+)
+async def test_fingerprint_names_the_version_and_the_image(make_site, label, fingerprint):
+    site = await make_site(docker_label=label)
+    response = await site.client().post("/v1/chat/completions", json=CHAT)
+    assert (await response.get_json())["system_fingerprint"] == fingerprint
 
 
 async def test_metrics_is_prometheus_text(make_site):

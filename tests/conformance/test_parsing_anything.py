@@ -8,11 +8,15 @@ from fakes.validation import ByteTokenizer, TaggedTemplates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgi_llama.errors import TemplateError, ValidationError
+from tgi_llama.errors import TemplateError, ToolError, ValidationError
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
-from tgi_llama.wire.generate_requests import CompatGenerateRequest, GenerateParameters
+from tgi_llama.wire.generate_requests import (
+    CompatGenerateRequest,
+    GenerateParameters,
+    GenerateRequest,
+)
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 from tgi_llama.wire.parse_error import ParseError
 
@@ -54,7 +58,7 @@ def outcome(wire_type: type, body: object) -> Exception | None:
     """Parses and validates. Anything but a deliberate refusal is raised, and fails the test."""
     try:
         validate(parse(wire_type, json.dumps(body).encode()))
-    except (ParseError, ValidationError, TemplateError) as error:
+    except (ParseError, ValidationError, TemplateError, ToolError) as error:
         return error
     return None
 
@@ -66,6 +70,8 @@ def validate(request: object) -> None:
         VALIDATOR.completion(request)
     elif isinstance(request, CompatGenerateRequest):
         VALIDATOR.generate(request, streaming=request.stream)
+    elif isinstance(request, GenerateRequest):
+        VALIDATOR.generate(request, streaming=True)
 
 
 def judge(wire_type: type, body: object, path: str) -> None:
@@ -110,7 +116,9 @@ def test_any_value_in_any_completion_field_is_read_or_refused(name: str, value: 
 
 @same_every_time
 @given(body=ANYTHING)
-@pytest.mark.parametrize("wire_type", [CompatGenerateRequest, ChatRequest, CompletionRequest])
+@pytest.mark.parametrize(
+    "wire_type", [GenerateRequest, CompatGenerateRequest, ChatRequest, CompletionRequest]
+)
 def test_any_body_is_read_or_refused(wire_type: type, body: object) -> None:
     judge(wire_type, body, "")
 

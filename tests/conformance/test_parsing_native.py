@@ -154,6 +154,22 @@ def test_generate_key_given_twice_is_refused(body: bytes) -> None:
         parse(GenerateRequest, body)
 
 
+def test_generate_number_of_thousands_of_digits_is_refused_in_our_words() -> None:
+    with pytest.raises(ParseError) as caught:
+        parse(GenerateRequest, b'{"inputs": "a", "parameters": {"seed": %s}}' % (b"9" * 5000))
+    assert caught.value.status == 400
+    assert str(caught.value) == (
+        "Failed to parse the request body as JSON: Exceeds the limit of 4300 digits for an integer"
+    )
+
+
+def test_generate_key_given_twice_inside_a_free_value_is_taken_as_serde_json_takes_it() -> None:
+    body = b'{"inputs": "a", "parameters": {"grammar": {"type": "json", "value": {"a":1,"a":2}}}}'
+    assert parse(GenerateRequest, body).parameters.grammar == (
+        JsonGrammar(type="json", value={"a": 2})
+    )
+
+
 def test_generate_python_client_nulls_are_accepted() -> None:
     assert read(**dict.fromkeys(OPTIONAL), stop=[], do_sample=False, watermark=False) == (
         GenerateParameters()

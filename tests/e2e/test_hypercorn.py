@@ -7,18 +7,21 @@ from collections.abc import Mapping
 import httpx
 import trio
 from fakes.raw_client import post
-from fakes.server_process import ServerProcess, running
+from fakes.server_process import GATED_SERVER, ServerProcess, running
 
 LISTENING = r"Running on http://127\.0\.0\.1:(\d+)"
 
-COMMAND = [sys.executable, "-m", "hypercorn", "-k", "trio", "-b", "127.0.0.1:0"]
+OPTIONS = ["-k", "trio", "-b", "127.0.0.1:0", "tgi_llama.asgi:app"]
+COMMAND = [sys.executable, "-m", "hypercorn", *OPTIONS]
+IN_PROCESS = ("-w", "0")
+"""Without a worker process, whose status Hypercorn 0.18 forgets. It then knows no SIGTERM."""
 
 
 def hypercorn(
     environment: Mapping[str, str], **variables: str
 ) -> "contextlib.AbstractAsyncContextManager[ServerProcess]":
     return running(
-        [*COMMAND, "tgi_llama.asgi:app"],
+        COMMAND,
         environment={**environment, **variables},
         listening=LISTENING,
     )
@@ -53,7 +56,7 @@ async def test_hypercorn_closes_a_connection_that_asked_for_it(
 async def test_hypercorn_with_a_bad_variable_ends_with_its_name(
     environment: dict[str, str],
 ) -> None:
-    command = [*COMMAND, "tgi_llama.asgi:app"]
+    command = [*COMMAND, *IN_PROCESS]
     with trio.fail_after(60):
         done = await trio.run_process(
             command,
@@ -62,5 +65,17 @@ async def test_hypercorn_with_a_bad_variable_ends_with_its_name(
             capture_stdout=True,
             capture_stderr=True,
         )
-    # It ends, though with status 0: Hypercorn 0.18 forgets the status of its worker process.
     assert b"MODEL_GGUF" in done.stdout + done.stderr
+    assert done.returncode == 1
+
+
+async def test_hypercorn_ends_with_the_decode_thread(environment: dict[str, str]) -> None:
+    command = [sys.executable, str(GATED_SERVER), "hypercorn", *OPTIONS, *IN_PROCESS]
+    async with running(command, environment=environment, listening=LISTENING) as server:
+        client = await server.connect()
+        await client.send(post("/generate", {"inputs": "Hello"}))
+        await server.release("x")
+        response = await client.read_response()
+        assert (response.status, "injected by the test" in response.json["error"]) == (503, True)
+        assert await server.stopped() == 1
+        assert "the decode thread died" in server.output

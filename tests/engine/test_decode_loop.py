@@ -89,7 +89,7 @@ def test_step_long_prompt_is_prefilled_in_chunks() -> None:
     request = play.submit(a_request(list(range(10, 50)), max_new_tokens=1))
     assert play.run_until_idle() == 3
     assert [batch.tokens.shape[0] for batch in play.runner.batches] == [16, 16, 8]
-    assert [batch.runs[0].wants_output for batch in play.runner.batches] == [False, False, True]
+    assert [batch.runs[0].n_outputs for batch in play.runner.batches] == [0, 0, 1]
     assert play.tokens(request) == [50]
 
 

@@ -45,7 +45,12 @@ class GatedThread:
             cells_per_sequence=256,
             n_cells=256 * self.runner.n_slots,
         )
-        scheduler = Scheduler(slots=SlotPool(plan), max_batch_tokens=16, max_prefill_tokens=8)
+        scheduler = Scheduler(
+            slots=SlotPool(plan),
+            max_batch_tokens=16,
+            max_prefill_tokens=8,
+            max_outputs=self.runner.max_outputs,
+        )
         loaded()
         DecodeLoop(self.runner, FakeVocabulary(), scheduler, commands, publish).run()
         scheduler.check_invariants()
@@ -294,4 +299,48 @@ async def test_unread_stream_never_blocks_the_thread() -> None:
                 assert len(await tokens_of(stream)) == 50
             events: list[TokenEvent] = [event async for event in unread]
         assert len(events) == 50
+        nursery.cancel_scope.cancel()
+
+
+async def test_open_streams_submits_all_with_one_command_and_computes_the_prompt_once() -> None:
+    thread = GatedThread()
+    reports: list[StepReport] = []
+    engine = Engine(thread, observe_step=reports.append)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        requests = [a_request([5, 6, 7], max_new_tokens=2) for _ in range(3)]
+        with engine.open_streams(requests) as streams:
+            # With several commands the decode thread would begin with the first alone.
+            await thread.wait_at_gate()
+            thread.open = True
+            thread.let_through(1)
+            assert [await tokens_of(stream) for stream in streams] == [[8, 9]] * 3
+        nursery.cancel_scope.cancel()
+    assert thread.runner.batches[0].tokens.tolist() == [5, 6, 7]
+    assert reports[0].n_joined == 3
+    assert sum(report.n_prefill_tokens for report in reports) == 3
+
+
+async def test_leaving_open_streams_cancels_those_that_have_not_ended() -> None:
+    thread = GatedThread(runner=FakeRunner(n_slots=2))
+    engine = Engine(thread)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        requests = [a_request([5], max_new_tokens=n) for n in (1, 100, 100)]
+        with engine.open_streams(requests) as streams:
+            thread.let_through(1)
+            assert await tokens_of(streams[0]) == [6]
+        with engine.open_stream(a_request([9], max_new_tokens=1)) as stream:
+            thread.let_through(2)  # the step that was under way, then the newcomer's
+            assert await tokens_of(stream) == [10]
+        nursery.cancel_scope.cancel()
+
+
+async def test_open_streams_after_a_stop_is_refused() -> None:
+    engine = Engine(GatedThread(open=True))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        engine.stop(ShuttingDown("stopping"))
+        with pytest.raises(ShuttingDown), engine.open_streams([a_request([5]), a_request([5])]):
+            pass
         nursery.cancel_scope.cancel()

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
+from tgi_llama.engine import sampler as sampler_module
 from tgi_llama.engine.sampler import Sampler, largest, likeliest, log_sum_exp
+from tgi_llama.engine.watermark import green_tokens
 from tgi_llama.errors import GenerationError
-from tgi_llama.generation import SamplingParameters
+from tgi_llama.generation import SamplingParameters, TokenId
 
 N_VOCAB = 151_936
 
@@ -71,6 +73,53 @@ def test_presence_penalty_is_taken_once_however_often_a_token_occurs() -> None:
     scores = np.array([1.0, 0.5, 0.45], dtype=np.float32)
     sampler = Sampler(SamplingParameters(greedy=True, presence_penalty=0.52))
     assert [sampler.choose(scores) for _ in range(5)] == [0, 1, 0, 0, 0]
+
+
+def test_watermark_comes_before_the_repetition_penalty() -> None:
+    green = green_tokens(TokenId(0), 20)
+    seen, unseen = int(np.flatnonzero(green)[-1]), int(np.flatnonzero(~green)[-1])
+    scores = np.full(20, -50.0, dtype=np.float32)
+    scores[[seen, unseen]] = 1.0, 2.0
+    parameters = SamplingParameters(greedy=True, watermark=True, repetition_penalty=2.0)
+    # (1 + 2) / 2 < 2; the other way round it would be 1 / 2 + 2 > 2.
+    assert Sampler.for_prompt(parameters, [seen, 0]).choose(scores) == unseen
+
+
+@pytest.mark.parametrize("penalty", [1.4e-45, 3e38])
+@pytest.mark.parametrize("greedy", [True, False])
+def test_extreme_repetition_penalty_still_gives_a_token(penalty: float, greedy: bool) -> None:
+    scores = np.array([1.0, 2.0, -3.0, 0.5], dtype=np.float32)
+    parameters = SamplingParameters(greedy=greedy, repetition_penalty=penalty)
+    sampler = Sampler.for_prompt(parameters, [TokenId(1), TokenId(2)])
+    assert sampler.choose(scores) == (1 if penalty < 1 else 0) or not greedy
+
+
+def test_watermark_leaves_the_row_of_the_model_alone() -> None:
+    scores = row(5, 300)
+    before = scores.copy()
+    Sampler.for_prompt(SamplingParameters(watermark=True), [TokenId(7)]).choose(scores)
+    assert scores.tolist() == before.tolist()
+
+
+def test_watermark_follows_the_token_chosen_last() -> None:
+    scores = np.zeros(300, dtype=np.float32)
+    sampler = Sampler.for_prompt(SamplingParameters(greedy=True, watermark=True), [TokenId(7)])
+    previous = TokenId(7)
+    for _ in range(20):
+        chosen = sampler.choose(scores)
+        assert chosen == int(green_tokens(previous, 300).argmax())
+        previous = chosen
+
+
+def test_watermark_costs_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unwanted(*_: object) -> None:
+        raise AssertionError("a watermark that nobody asked for")
+
+    monkeypatch.setattr(sampler_module, "add_watermark", unwanted)
+    for parameters in (*FILTERS, SamplingParameters(greedy=True, logit_bias=((TokenId(2), 9.0),))):
+        Sampler.for_prompt(parameters, [TokenId(7)]).choose(row(5, 300))
+    with pytest.raises(AssertionError, match="nobody"):
+        Sampler(SamplingParameters(watermark=True)).choose(row(5, 300))
 
 
 def test_seed_of_64_bits_decides_every_token() -> None:

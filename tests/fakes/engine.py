@@ -1,7 +1,9 @@
 """A scripted engine behind the interface of ``tgi_llama.engine.engine.Engine``.
 
-``FakeEngine(script=generated("Hello", " world"))`` answers every request with these tokens. With
-``gate`` set, a stream waits for that event before it gives the token of index ``gate_at``.
+``FakeEngine(script=generated("Hello", " world"))`` answers every request with these tokens, and
+``FakeEngine(branches=[generated("a"), generated("b")])`` each generation of a prompt with its own.
+With ``gate`` set, a stream waits for that event before it gives the token of index ``gate_at``. A
+request with ``prompt_logprobs`` finds its prompt in its first event, one character per id.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ from tgi_llama.generation import (
     Finish,
     FinishReason,
     GenerationRequest,
+    PromptToken,
     StreamEvent,
     Timings,
     Token,
@@ -73,12 +76,49 @@ def fails_after(*pieces: str, error: Exception) -> Script:
     return lambda _request: [*events, Failed(error)]
 
 
+START = TokenId(1)
+"""The id that ``fakes.site.CharacterTokenizer`` puts before a prompt."""
+
+
+def character(token: TokenId) -> str:
+    """The text of an id of ``fakes.site.CharacterTokenizer``."""
+    return "<s>" if token == START else chr(token)
+
+
+def prompt_tokens(request: GenerationRequest) -> tuple[PromptToken, ...]:
+    """Logprobs None, -0.25, -0.5, ...; each token is its own first alternative, ``?`` the next."""
+    return tuple(
+        PromptToken(
+            token,
+            character(token),
+            -0.25 * i if i else None,
+            (
+                Token(token, character(token), -0.25 * i, False),
+                Token(TokenId(63), "?", -9.0, False),
+            )[: request.n_prompt_top_tokens],
+        )
+        for i, token in enumerate(request.prompt_ids)
+    )
+
+
+def _with_prompt(
+    events: Sequence[StreamEvent], request: GenerationRequest
+) -> Sequence[StreamEvent]:
+    first = events[0] if events else None
+    if not isinstance(first, TokenEvent):
+        return events
+    return [attrs.evolve(first, prompt_tokens=prompt_tokens(request)), *events[1:]]
+
+
 @attrs.define(eq=False)
 class FakeStream:
     """As ``engine.engine.GenerationStream``."""
 
     engine: "FakeEngine"
     request: GenerationRequest
+    script: Script
+    sink: Callable[[TokenEvent], bool] | None = attrs.field(default=None, init=False)
+    """Never asked: its events come out of the iterator, as if nobody had been waiting for them."""
     _events: list[StreamEvent] = attrs.field(factory=list, init=False)
     _n_given: int = attrs.field(default=0, init=False)
     _ended: bool = attrs.field(default=False, init=False)
@@ -86,7 +126,10 @@ class FakeStream:
     def __enter__(self) -> Self:
         if self.engine.closed is not None:
             raise self.engine.closed
-        self._events = list(self.engine.script(self.request))
+        events = self.script(self.request)
+        if self.request.prompt_logprobs:
+            events = _with_prompt(events, self.request)
+        self._events = list(events)
         self.engine.n_opened += 1
         self.engine.requests.append(self.request)
         self.engine.opened.set()
@@ -142,6 +185,8 @@ class FakeEngine:
     """As ``engine.engine.Engine``. A script without a last event leaves the stream hanging."""
 
     script: Script = attrs.field(factory=lambda: generated("Hello", " world"))
+    branches: Sequence[Script] = ()
+    """One script for each generation of a prompt, instead of ``script``."""
     gate: trio.Event | None = None
     gate_at: int = 0
     is_healthy: bool = True
@@ -152,6 +197,8 @@ class FakeEngine:
     n_cancelled: int = 0
     """Streams left before their last event."""
     requests: list[GenerationRequest] = attrs.field(factory=list)
+    groups: list[int] = attrs.field(factory=list)
+    """How many requests were submitted together, each time."""
     opened: trio.Event = attrs.field(factory=trio.Event)
     """Set when the first stream opens."""
     all_closed: trio.Event = attrs.field(factory=trio.Event)
@@ -162,14 +209,20 @@ class FakeEngine:
         return self.n_opened - self.n_closed
 
     def open_stream(self, request: GenerationRequest) -> FakeStream:
-        return FakeStream(self, request)
+        return FakeStream(self, request, self.script)
 
     @contextmanager
     def open_streams(
         self, requests: Sequence[GenerationRequest]
     ) -> Iterator[tuple[FakeStream, ...]]:
+        assert len({request.prompt_ids for request in requests}) == 1, "they share a prompt"
+        self.groups.append(len(requests))
+        scripts = self.branches or [self.script] * len(requests)
         with ExitStack() as stack:
-            yield tuple(stack.enter_context(self.open_stream(request)) for request in requests)
+            yield tuple(
+                stack.enter_context(FakeStream(self, request, script))
+                for request, script in zip(requests, scripts, strict=True)
+            )
 
     def stop(self, error: RequestError | None = None) -> None:
         self.closed = error or ShuttingDown("the server is shutting down")

@@ -3,6 +3,7 @@
 import itertools
 import queue
 from collections import defaultdict
+from collections.abc import Sequence
 
 import attrs
 from fakes.runner import FakeRunner, FakeVocabulary
@@ -14,6 +15,7 @@ from tgi_llama.errors import ShuttingDown
 from tgi_llama.generation import (
     Failed,
     GenerationRequest,
+    PromptToken,
     RequestId,
     SamplingParameters,
     StoppingParameters,
@@ -32,6 +34,8 @@ def a_request(
     ignore_eos: bool = False,
     logprobs: bool = False,
     n_top_tokens: int = 0,
+    prompt_logprobs: bool = False,
+    n_prompt_top_tokens: int = 0,
 ) -> GenerationRequest:
     """A greedy request unless ``sampling`` says otherwise."""
     return GenerationRequest(
@@ -45,6 +49,8 @@ def a_request(
         ),
         logprobs=logprobs,
         n_top_tokens=n_top_tokens,
+        prompt_logprobs=prompt_logprobs,
+        n_prompt_top_tokens=n_prompt_top_tokens,
     )
 
 
@@ -78,15 +84,22 @@ class Playbook:
             slots=SlotPool(plan),
             max_batch_tokens=self.runner.max_batch_tokens,
             max_prefill_tokens=self.max_prefill_tokens,
+            max_outputs=self.runner.max_outputs,
         )
         self.loop = DecodeLoop(
             self.runner, self.vocabulary, self.scheduler, self.commands, self._publish
         )
 
     def submit(self, request: GenerationRequest) -> RequestId:
-        request_id = RequestId(next(self._ids))
-        self.commands.put(Submit(request_id, request, submitted=float(request_id)))
+        (request_id,) = self.submit_together([request])
         return request_id
+
+    def submit_together(self, requests: Sequence[GenerationRequest]) -> list[RequestId]:
+        """With one command, so that those with the same prompt share it."""
+        ids = [RequestId(next(self._ids)) for _ in requests]
+        pairs = tuple(zip(ids, requests, strict=True))
+        self.commands.put(Submit(pairs, submitted=float(ids[0])))
+        return ids
 
     def cancel(self, request_id: RequestId) -> None:
         self.commands.put(Cancel(request_id))
@@ -118,6 +131,12 @@ class Playbook:
         owned = {sequence.slot for sequence in self.scheduler.sequences()}
         for slot, tokens in self.runner.cells.items():
             assert slot in owned or not tokens, "cells without an owner"
+        for sequence in self.scheduler.sequences():
+            if sequence.slot is not None:
+                cells = self.runner.cells[sequence.slot]
+                assert len(cells) == sequence.n_cached
+                prompt = list(sequence.request.prompt_ids)
+                assert cells[: len(prompt)] == prompt[: len(cells)]
 
     def check_all_over(self) -> None:
         """Every request had its one terminal event, and nothing is held any more."""
@@ -129,6 +148,15 @@ class Playbook:
 
     def tokens(self, request_id: RequestId) -> list[int]:
         return [e.token.id for e in self.events[request_id] if not isinstance(e, Failed)]
+
+    def prompt_tokens(self, request_id: RequestId) -> tuple[PromptToken, ...]:
+        first = self.events[request_id][0]
+        assert not isinstance(first, Failed)
+        return first.prompt_tokens
+
+    def n_prefilled(self) -> int:
+        """Prompt tokens computed so far."""
+        return sum(publication.report.n_prefill_tokens for publication in self.publications)
 
     def text(self, request_id: RequestId) -> str:
         return "".join(e.delta for e in self.events[request_id] if not isinstance(e, Failed))

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 
 from tgi_llama.engine.model_runner import Batch, Logits, SlotId
-from tgi_llama.errors import DecodeAborted, DecodeError, InvalidBatch
+from tgi_llama.errors import DecodeAborted, DecodeError, DecodeFailed, InvalidBatch
 from tgi_llama.generation import TokenId
 
 EOS = TokenId(1)
@@ -47,6 +47,8 @@ class FakeVocabulary:
 class FakeRunner:
     n_slots: int = 4
     max_batch_tokens: int = 16
+    n_prompt_rows: int = 4
+    """Outputs in a batch beyond one for each slot."""
     n_vocab: int = 64
     script: Script = counting
     failures: deque[DecodeError | Exception | None] = attrs.field(factory=deque)
@@ -60,12 +62,16 @@ class FakeRunner:
     def __attrs_post_init__(self) -> None:
         self.cells = {slot: [] for slot in range(self.n_slots)}
 
+    @property
+    def max_outputs(self) -> int:
+        return self.n_slots + self.n_prompt_rows
+
     def decode(self, batch: Batch) -> None:
         self.before_decode()
         self.batches.append(batch)
         failure = self.failures.popleft() if self.failures else None
-        if failure is not None and not isinstance(failure, DecodeAborted):
-            raise failure
+        if failure is not None and not isinstance(failure, DecodeAborted | DecodeFailed):
+            raise failure  # those two leave cells behind
         self._check(batch)
         self._rows = {}
         row = 0
@@ -75,8 +81,9 @@ class FakeRunner:
                 raise InvalidBatch(f"position {run.start} after {len(tokens)} cells")
             tokens.extend(batch.tokens[row : row + run.n_tokens].tolist())
             row += run.n_tokens
-            if run.wants_output:
-                self._rows[row - 1] = self._logits(tokens)
+            for n_after in range(run.n_outputs):
+                known = tokens[: len(tokens) - n_after]
+                self._rows[row - 1 - n_after] = self._logits(known)
         if failure is not None:
             raise failure
 
@@ -87,6 +94,13 @@ class FakeRunner:
         if self.can_truncate:
             del self.cells[slot][length:]
         return self.can_truncate
+
+    def copy(self, source: SlotId, target: SlotId, length: int) -> None:
+        if source == target or self.cells[target]:
+            raise ValueError(f"slot {target} is not empty")
+        if not 0 < length == len(self.cells[source]):
+            raise ValueError(f"{length} of {len(self.cells[source])} cells; streams go whole")
+        self.cells[target].extend(self.cells[source])
 
     def clear(self, slot: SlotId) -> None:
         self.cells[slot].clear()
@@ -100,6 +114,8 @@ class FakeRunner:
         assert 0 < batch.tokens.shape[0] <= self.max_batch_tokens
         assert sum(run.n_tokens for run in batch.runs) == batch.tokens.shape[0]
         assert len(set(slots)) == len(slots), "a slot's tokens must stand together"
+        assert all(0 <= run.n_outputs <= run.n_tokens for run in batch.runs)
+        assert sum(run.n_outputs for run in batch.runs) <= self.max_outputs
 
     def _logits(self, tokens: Sequence[int]) -> Logits:
         said = self.script(tokens)

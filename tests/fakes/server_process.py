@@ -16,7 +16,7 @@ START_S = 60
 STOP_S = 30
 """Limits that only a failing test reaches."""
 
-GATED = Path(__file__).parent / "gated_server.py"
+GATED_SERVER = Path(__file__).parent / "gated_server.py"
 
 
 @attrs.define(eq=False)
@@ -128,7 +128,7 @@ def tgi_llama(
     *options: str, environment: Mapping[str, str], gated: bool = False
 ) -> "contextlib.AbstractAsyncContextManager[ServerProcess]":
     """``python -m tgi_llama`` on a free port."""
-    program = [str(GATED)] if gated else ["-m", "tgi_llama"]
+    program = [str(GATED_SERVER)] if gated else ["-m", "tgi_llama"]
     return running(
         [sys.executable, *program, "--hostname", "127.0.0.1", "--port", "0", *options],
         environment=environment,

@@ -4,11 +4,12 @@
 ``await site.connect()`` through a socket (the server starts with the first connection).
 """
 
+import itertools
 from collections.abc import Callable
 
 import attrs
 import trio
-from fakes.engine import FakeEngine
+from fakes.engine import START, FakeEngine, character
 from fakes.raw_client import RawClient
 from quart.typing import TestClientProtocol
 from quart_trio import QuartTrio
@@ -67,13 +68,22 @@ class CharacterTokenizer:
         return [span.id for span in self.encode_with_offsets(text, add_special=add_special)]
 
     def encode_with_offsets(self, text: str, *, add_special: bool) -> list[EncodedToken]:
-        spans = [EncodedToken(TokenId(1), 0, 0)] if add_special else []
+        spans = [EncodedToken(START, 0, 0)] if add_special else []
         start = 0
-        for character in text:
-            stop = start + len(character.encode())
-            spans.append(EncodedToken(TokenId(ord(character)), start, stop))
+        for one in text:
+            stop = start + len(one.encode())
+            spans.append(EncodedToken(TokenId(ord(one)), start, stop))
             start = stop
         return spans
+
+
+class CharacterVocabulary:
+    """Of the same tokens. No model of these could fill a gap."""
+
+    infill = None
+
+    def piece(self, token: TokenId) -> bytes:
+        return character(token).encode()
 
 
 class PlainTemplate:
@@ -131,29 +141,40 @@ async def build_site(
     *,
     is_healthy: bool = True,
     max_concurrent_requests: int = 8,
+    clock: Callable[[], float] = lambda: 0.5,
+    max_best_of: int = 2,
+    model_id: str = "test/model",
     **settings: object,
 ) -> Site:
+    """The fake engine's timings are 1.0, 1.25, 1.5 and 2.0. Drawn seeds are 7, 8, ..."""
     engine = engine or FakeEngine()
+    limits = attrs.evolve(LIMITS, max_best_of=max_best_of)
     workers = ValidationWorkers(1)
     await nursery.start(workers.run)
     tokenizer = CharacterTokenizer()
     services = Services(
         settings=Settings(  # type: ignore[arg-type]
-            model_id="test/model",
+            model_id=model_id,
             version="1.2.3",
-            limits=LIMITS,
+            limits=limits,
             max_concurrent_requests=max_concurrent_requests,
             validation_workers=1,
             **settings,
         ),
         admission=Admission(engine, workers, max_concurrent_requests),  # type: ignore[arg-type]
-        validator=Validator(LIMITS, tokenizer, PlainTemplate(), draw_seed=lambda: 7),
+        validator=Validator(
+            limits,
+            tokenizer,
+            PlainTemplate(),
+            vocabulary=CharacterVocabulary(),
+            draw_seed=itertools.count(7).__next__,
+        ),
         tokenizer=tokenizer,
         metrics=Metrics(
             MetricLimits(max_input_tokens=100, max_total_tokens=200, n_cells=800, n_slots=4)
         ),
         model=MODEL,
         is_healthy=lambda: is_healthy,
-        clock=lambda: 0.5,  # the fake engine's timings are 1.0, 1.25, 1.5 and 2.0
+        clock=clock,
     )
     return Site(engine, tokenizer, services, create_app(services), nursery)

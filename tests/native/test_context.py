@@ -47,7 +47,7 @@ def batch(tokens: list[int], *runs: Run) -> Batch:
 
 
 def run(slot: int, start: int, n_tokens: int) -> Run:
-    return Run(SlotId(slot), start, n_tokens, wants_output=True)
+    return Run(SlotId(slot), start, n_tokens, n_outputs=min(1, n_tokens))
 
 
 def logits_after(loaded: Loaded, tokens: list[int], *, slot: int = 0, start: int = 0) -> Logits:

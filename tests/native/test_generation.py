@@ -1,82 +1,15 @@
 """The decode loop on the real built-in model."""
 
 import codecs
-import queue
 from collections.abc import Sequence
 
 import pytest
 from fakes.native import Load, Loaded
+from fakes.native_play import assert_same_where_sure, generate, native_request, prompts
 
-from tgi_llama.builtin.chat_format import PromptRenderer
-from tgi_llama.builtin.corpus import held_out_examples
-from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publication, Submit
-from tgi_llama.engine.kv_cache import SlotPool
-from tgi_llama.engine.scheduler import Scheduler
-from tgi_llama.generation import (
-    Failed,
-    FinishReason,
-    GenerationRequest,
-    RequestId,
-    SamplingParameters,
-    StoppingParameters,
-    TokenEvent,
-)
+from tgi_llama.generation import FinishReason, GenerationRequest, SamplingParameters
 
 N_PARALLEL = 16
-
-
-def prompts(n: int) -> list[str]:
-    """Questions the model was not trained on, of all its skills."""
-    renderer = PromptRenderer()
-    examples = held_out_examples(7, n_per_skill=4)
-    return [renderer.prompt(example) for example in examples][:n]
-
-
-def request(
-    loaded: Loaded,
-    prompt: str,
-    *,
-    sampling: SamplingParameters | None = None,
-    max_new_tokens: int = 40,
-    stop_strings: tuple[str, ...] = (),
-    keep_stop_string: bool = True,
-    n_top_tokens: int = 0,
-) -> GenerationRequest:
-    return GenerationRequest(
-        prompt_ids=tuple(loaded.vocab.encode(prompt, add_special=True)),
-        sampling=sampling or SamplingParameters(greedy=True),
-        stopping=StoppingParameters(
-            max_new_tokens=max_new_tokens,
-            stop_strings=stop_strings,
-            keep_stop_string=keep_stop_string,
-        ),
-        n_top_tokens=n_top_tokens,
-    )
-
-
-def generate(loaded: Loaded, requests: Sequence[GenerationRequest]) -> list[list[TokenEvent]]:
-    """All requests at the same time, through the real loop; every one must end well."""
-    commands: CommandQueue = queue.SimpleQueue()
-    events: dict[RequestId, list[TokenEvent]] = {}
-
-    def publish(publication: Publication) -> None:
-        for request_id, event in publication.events:
-            assert not isinstance(event, Failed), event
-            events.setdefault(request_id, []).append(event)
-
-    scheduler = Scheduler(
-        slots=SlotPool(loaded.plan),
-        max_batch_tokens=loaded.runner.max_batch_tokens,
-        max_prefill_tokens=24,
-    )
-    loop = DecodeLoop(loaded.runner, loaded.vocab, scheduler, commands, publish)
-    for index, one in enumerate(requests):
-        commands.put(Submit(RequestId(index), one, submitted=float(index)))
-    while not (scheduler.is_idle and commands.empty()):
-        loop.step()
-        loop.publish_last()
-        scheduler.check_invariants()
-    return [events[RequestId(index)] for index in range(len(requests))]
 
 
 def texts(loaded: Loaded, requests: Sequence[GenerationRequest]) -> list[str]:
@@ -85,7 +18,7 @@ def texts(loaded: Loaded, requests: Sequence[GenerationRequest]) -> list[str]:
 
 def test_parallel_streams_give_what_each_gives_alone(load: Load) -> None:
     with load(kv_layout="streams", max_batch_size=N_PARALLEL) as loaded:
-        requests = [request(loaded, prompt) for prompt in prompts(N_PARALLEL)]
+        requests = [native_request(loaded, prompt) for prompt in prompts(N_PARALLEL)]
         assert len(requests) == N_PARALLEL
         alone = [texts(loaded, [one])[0] for one in requests]
         together = texts(loaded, requests)
@@ -93,36 +26,11 @@ def test_parallel_streams_give_what_each_gives_alone(load: Load) -> None:
     assert len(set(alone)) > N_PARALLEL // 2, "the prompts ask for different things"
 
 
-NEAR_TIE = 0.5
-"""Logits differ by up to 0.14 where attention runs over other cells, as it does in the unified
-layout and with other chunk sizes. Beyond a choice as close as this, texts may part."""
-
-
-def sure_tokens(events: Sequence[TokenEvent]) -> list[int]:
-    """The tokens before the first that was nearly another one."""
-    sure = []
-    for event in events:
-        first, second, *_ = (token.logprob or 0.0 for token in event.top_tokens)
-        if first - second < NEAR_TIE:
-            break
-        sure.append(event.token.id)
-    return sure
-
-
-def assert_same_where_sure(
-    first: Sequence[Sequence[TokenEvent]], second: Sequence[Sequence[TokenEvent]]
-) -> None:
-    n_sure = 0
-    for one, other in zip(first, second, strict=True):
-        sure = sure_tokens(one)
-        n_sure += len(sure)
-        assert [event.token.id for event in other][: len(sure)] == sure
-    assert n_sure > 4 * len(first)
-
-
 def test_parallel_sequences_in_the_unified_layout_give_what_each_gives_alone(load: Load) -> None:
     with load(kv_layout="unified", max_batch_size=N_PARALLEL) as loaded:
-        requests = [request(loaded, prompt, n_top_tokens=2) for prompt in prompts(N_PARALLEL)]
+        requests = [
+            native_request(loaded, prompt, n_top_tokens=2) for prompt in prompts(N_PARALLEL)
+        ]
         alone = [generate(loaded, [one])[0] for one in requests]
         assert_same_where_sure(alone, generate(loaded, requests))
 
@@ -135,7 +43,7 @@ def test_layouts_and_chunk_sizes_do_not_change_the_answers(load: Load) -> None:
         {"kv_layout": "streams", "max_physical_batch_total_tokens": 8},
     ):
         with load(**options) as loaded:
-            requests = [request(loaded, prompt, n_top_tokens=2) for prompt in prompts(6)]
+            requests = [native_request(loaded, prompt, n_top_tokens=2) for prompt in prompts(6)]
             answers.append(generate(loaded, requests))
     assert_same_where_sure(answers[0], answers[1])
     assert_same_where_sure(answers[0], answers[2])
@@ -145,7 +53,7 @@ def test_unified_layout_with_too_few_cells_for_all_serves_them_in_turn(load: Loa
     with load(
         kv_layout="unified", max_batch_size=8, max_batch_total_tokens=512, max_total_tokens=512
     ) as loaded:
-        requests = [request(loaded, prompt, n_top_tokens=2) for prompt in prompts(8)]
+        requests = [native_request(loaded, prompt, n_top_tokens=2) for prompt in prompts(8)]
         alone = [generate(loaded, [one])[0] for one in requests]
         assert_same_where_sure(alone, generate(loaded, requests))
 
@@ -154,7 +62,7 @@ def test_greedy_is_deterministic_over_contexts(load: Load) -> None:
     answers = []
     for _ in range(2):
         with load() as loaded:
-            answers.append(texts(loaded, [request(loaded, prompt) for prompt in prompts(4)]))
+            answers.append(texts(loaded, [native_request(loaded, prompt) for prompt in prompts(4)]))
     assert answers[0] == answers[1]
 
 
@@ -166,7 +74,7 @@ def test_seed_decides_the_sampled_tokens(load: Load) -> None:
         (prompt,) = prompts(1)
 
         def answer(seed: int) -> str:
-            return texts(loaded, [request(loaded, prompt, sampling=hot(seed))])[0]
+            return texts(loaded, [native_request(loaded, prompt, sampling=hot(seed))])[0]
 
         assert answer(2**63 + 5) == answer(2**63 + 5)
         assert len({answer(seed) for seed in range(4)}) > 1
@@ -178,7 +86,7 @@ def test_text_is_the_bytes_of_the_tokens_whatever_the_model_says(load: Load, pro
     with load() as loaded:
         sampling = SamplingParameters(temperature=50.0, seed=3)
         (events,) = generate(
-            loaded, [request(loaded, prompt, sampling=sampling, max_new_tokens=100)]
+            loaded, [native_request(loaded, prompt, sampling=sampling, max_new_tokens=100)]
         )
         shown = b"".join(
             loaded.vocab.piece(event.token.id) for event in events if not event.token.special
@@ -193,12 +101,12 @@ def test_text_is_the_bytes_of_the_tokens_whatever_the_model_says(load: Load, pro
 def test_stop_string_at_any_place_of_an_answer_ends_it_there(load: Load, keep: bool) -> None:
     with load() as loaded:
         for prompt in prompts(2):
-            (whole,) = texts(loaded, [request(loaded, prompt)])
+            (whole,) = texts(loaded, [native_request(loaded, prompt)])
             for start in range(0, max(1, len(whole) - 3), 7):
                 stop = whole[start : start + 3]
                 if not stop:
                     continue
-                one = request(loaded, prompt, stop_strings=(stop,), keep_stop_string=keep)
+                one = native_request(loaded, prompt, stop_strings=(stop,), keep_stop_string=keep)
                 (events,) = generate(loaded, [one])
                 text = "".join(event.delta for event in events)
                 at = whole.index(stop)

@@ -23,7 +23,8 @@ def validator(templates: TaggedTemplates | None = None, *, adds_bos: bool = Fals
 
 def generate(body: dict[str, object]) -> PreparedGeneration:
     request = parse(GenerateRequest, json.dumps({"inputs": "abc", **body}).encode())
-    return validator().generate(request, streaming=False)
+    (prepared,) = validator().generate(request, streaming=False)
+    return prepared
 
 
 def with_parameters(**parameters: object) -> PreparedGeneration:
@@ -33,7 +34,8 @@ def with_parameters(**parameters: object) -> PreparedGeneration:
 def chat(templates: TaggedTemplates | None = None, **fields: object) -> PreparedGeneration:
     body = {"messages": [{"role": "user", "content": "hi"}], **fields}
     request = parse(ChatRequest, json.dumps(body).encode())
-    return validator(templates or TaggedTemplates(), adds_bos=True).chat(request)
+    (prepared,) = validator(templates or TaggedTemplates(), adds_bos=True).chat(request)
+    return prepared
 
 
 def complete(**fields: object) -> tuple[PreparedGeneration, ...]:
@@ -122,7 +124,7 @@ def test_generate_stop_strings_stay_in_the_text() -> None:
 
 def test_generate_truncate_keeps_the_end_and_drops_bos() -> None:
     body = b'{"inputs": "abcdef", "parameters": {"truncate": 2}}'
-    prepared = validator(adds_bos=True).generate(parse(GenerateRequest, body), streaming=False)
+    (prepared,) = validator(adds_bos=True).generate(parse(GenerateRequest, body), streaming=False)
     assert prepared.request.prompt_ids == (ord("e"), ord("f"))
     assert prepared.n_prompt_tokens == 2
     assert prepared.prompt == "abcdef"
@@ -133,7 +135,8 @@ def test_generate_truncate_longer_than_the_prompt_keeps_all() -> None:
 
 
 def test_generate_counts_special_tokens() -> None:
-    prepared = validator(adds_bos=True).generate(GenerateRequest(inputs="abc"), streaming=False)
+    request = GenerateRequest(inputs="abc")
+    (prepared,) = validator(adds_bos=True).generate(request, streaming=False)
     assert prepared.request.prompt_ids[0] == BOS
     assert prepared.n_prompt_tokens == 4
 
@@ -164,7 +167,8 @@ def test_generate_return_full_text_default_depends_on_the_route(
 ) -> None:
     body = json.dumps({"inputs": "a", "parameters": {"return_full_text": sent}})
     request = parse(wire_type, body.encode())
-    assert validator().generate(request, streaming=False).return_full_text is expected
+    (prepared,) = validator().generate(request, streaming=False)
+    assert prepared.return_full_text is expected
 
 
 def test_generate_prompt_without_tokens_is_refused() -> None:
@@ -179,7 +183,7 @@ def test_generate_prompt_without_tokens_is_refused() -> None:
 def test_validator_draws_different_64_bit_seeds_by_itself() -> None:
     by_itself = Validator(LIMITS, ByteTokenizer())
     seeds = {
-        by_itself.generate(GenerateRequest(inputs="a"), streaming=False).reported_seed
+        by_itself.generate(GenerateRequest(inputs="a"), streaming=False)[0].reported_seed
         for _ in range(20)
     }
     assert len(seeds) == 20

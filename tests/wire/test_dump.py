@@ -265,6 +265,19 @@ def test_dump_completion_with_logprobs() -> None:
     )
 
 
+def test_dump_logprobs_of_an_echoed_prompt_begin_with_nulls() -> None:
+    logprobs = openai.CompletionLogprobs(
+        tokens=("<s>", "a"),
+        token_logprobs=(None, -0.1),
+        top_logprobs=(None, {"a": -0.1}),
+        text_offset=(0, 0),
+    )
+    assert dump(logprobs) == (
+        b'{"tokens":["<s>","a"],"token_logprobs":[null,-0.1],'
+        b'"top_logprobs":[null,{"a":-0.1}],"text_offset":[0,0]}'
+    )
+
+
 def test_dump_model_list_and_error() -> None:
     assert dump(openai.ModelList(data=(openai.Model(id="m", owned_by="m"),))) == (
         b'{"object":"list","data":[{"id":"m","object":"model","created":0,"owned_by":"m"}]}'

@@ -21,9 +21,17 @@ class Chunk:
         return self.sequence.phase is Phase.PREFILL
 
     @property
-    def wants_output(self) -> bool:
+    def yields_token(self) -> bool:
         """True when the step reaches the end of what is known, so that a token can be chosen."""
         return not self.is_prefill or self.n_tokens == self.sequence.n_prompt_left
+
+    @property
+    def n_outputs(self) -> int:
+        """Of how many of its last tokens the logits are needed."""
+        sequence = self.sequence
+        if sequence.scores is not None and self.is_prefill:
+            return min(sequence.scores.n_rows(sequence.n_cached + self.n_tokens), self.n_tokens)
+        return int(self.yields_token)
 
 
 @attrs.frozen(eq=False)
@@ -53,4 +61,4 @@ def build_batch(chunks: tuple[Chunk, ...]) -> tuple[Batch, list[int]]:
 def _run(chunk: Chunk) -> Run:
     slot = chunk.sequence.slot
     assert slot is not None
-    return Run(slot, chunk.sequence.n_cached, chunk.n_tokens, chunk.wants_output)
+    return Run(slot, chunk.sequence.n_cached, chunk.n_tokens, chunk.n_outputs)

@@ -6,11 +6,11 @@ This thread alone owns the model runner, the scheduler and every sequence; nothi
 The Trio side talks to it through a queue of frozen commands and hears from it through ``publish``,
 called once per step with all the step's events (never once per token).
 
-One step: take the commands that wait, plan, build the batch, publish what the step before made,
-decode, then for each row choose a token, detokenise it, look for stop strings, and note what ended.
-Publishing comes right before the decode, because it wakes the Trio thread, which then wants the
-interpreter lock: here we are about to let go of it for long. Only the wait for a command when there
-is nothing to do blocks.
+One step: take the commands that wait, give out slots, plan, build the batch, publish what the step
+before made, decode, then for each row choose a token, detokenise it, look for stop strings, and
+note what ended. Publishing comes right before the decode, because it wakes the Trio thread, which
+then wants the interpreter lock: here we are about to let go of it for long. Only the wait for a
+command when there is nothing to do blocks.
 
 Every submitted request gets exactly one terminal event: a ``TokenEvent`` with ``finish``, or a
 ``Failed``. A failure is confined to the sequences it concerns; ``_decode`` says which those are.
@@ -25,10 +25,12 @@ from time import perf_counter
 import attrs
 
 from tgi_llama.engine.batch import Chunk, StepPlan, build_batch
+from tgi_llama.engine.family import SharedPrompts, Submitted, relatives
 from tgi_llama.engine.model_runner import Logits, ModelRunner, Vocabulary
+from tgi_llama.engine.prompt_scores import PromptScores
 from tgi_llama.engine.sampler import Sampler, likeliest, log_sum_exp
 from tgi_llama.engine.scheduler import Scheduler
-from tgi_llama.engine.sequence import Sequence
+from tgi_llama.engine.sequence import Family, Sequence
 from tgi_llama.errors import (
     DecodeAborted,
     DecodeFailed,
@@ -43,6 +45,7 @@ from tgi_llama.generation import (
     Finish,
     FinishReason,
     GenerationRequest,
+    PromptToken,
     RequestId,
     StepReport,
     StreamEvent,
@@ -58,8 +61,9 @@ _log = logging.getLogger(__name__)
 
 @attrs.frozen
 class Submit:
-    request_id: RequestId
-    request: GenerationRequest
+    """Requests that came together. Neighbours with the same prompt share its computation."""
+
+    requests: tuple[Submitted, ...]
     submitted: float
     """Seconds on ``time.perf_counter``'s clock."""
 
@@ -115,6 +119,7 @@ class DecodeLoop:
     scheduler: Scheduler
     commands: CommandQueue
     publish: Publish
+    _shared_prompts: SharedPrompts = attrs.field(init=False)
     _events: list[tuple[RequestId, StreamEvent]] = attrs.field(factory=list, init=False)
     """Of the step that is being computed."""
     _unpublished: Publication | None = attrs.field(default=None, init=False)
@@ -122,6 +127,9 @@ class DecodeLoop:
     _stop: Stop | None = attrs.field(default=None, init=False)
     _step_began: float = attrs.field(default=0.0, init=False)
     """Where the last report ended, so that taking commands and publishing count as well."""
+
+    def __attrs_post_init__(self) -> None:
+        self._shared_prompts = SharedPrompts(self.runner, self.scheduler)
 
     def run(self) -> None:
         """Steps until a ``Stop`` arrives. An exception means that the runner is broken."""
@@ -143,6 +151,9 @@ class DecodeLoop:
             self._fail_all(self._stop.error)
             self._finish_step(StepPlan(()), [], watch)
             return False
+        for sequence in self.scheduler.admit():
+            if sequence.family is not None:
+                self._shared_prompts.settle(sequence)
         plan = self.scheduler.schedule()
         prefill = [chunk.n_tokens for chunk in plan.chunks if chunk.is_prefill]
         if plan.chunks:
@@ -169,7 +180,8 @@ class DecodeLoop:
     def _apply(self, command: Command) -> None:
         match command:
             case Submit():
-                self._submit(command)
+                for group in relatives(command.requests):
+                    self._submit(group, command.submitted)
             case Cancel(request_id):
                 sequence = self.scheduler.find(request_id)
                 if sequence is not None:
@@ -177,18 +189,33 @@ class DecodeLoop:
             case Stop():
                 self._stop = command
 
-    def _submit(self, command: Submit) -> None:
-        try:
-            self.scheduler.submit(self._sequence(command))
-        except Exception as error:  # the boundary of one request: it must not end the thread
-            self._events.append((command.request_id, Failed(GenerationError(str(error)))))
+    def _submit(self, group: Seq[Submitted], submitted: float) -> None:
+        family = Family() if len(group) > 1 else None
+        scores: PromptScores | None = None
+        for request_id, request in group:
+            try:
+                self._check_tokens(request.prompt_ids)
+                if request.prompt_logprobs and scores is None:
+                    scores = PromptScores(
+                        self.vocabulary,
+                        request.prompt_ids,
+                        n_top_tokens=request.n_prompt_top_tokens,
+                    )
+                sequence = self._sequence(request_id, request, submitted)
+                sequence.family, sequence.scores = family, scores
+                self.scheduler.submit(sequence)
+            except Exception as error:  # the boundary of one request: it must not end the thread
+                self._events.append((request_id, Failed(GenerationError(str(error)))))
 
-    def _sequence(self, command: Submit) -> Sequence:
-        request = command.request
-        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < self.vocabulary.n_vocab:
+    def _check_tokens(self, prompt_ids: Seq[TokenId]) -> None:
+        if not 0 <= min(prompt_ids) <= max(prompt_ids) < self.vocabulary.n_vocab:
             raise ValueError(f"a token id outside 0 <= id < {self.vocabulary.n_vocab}")
+
+    def _sequence(
+        self, request_id: RequestId, request: GenerationRequest, submitted: float
+    ) -> Sequence:
         return Sequence(
-            request_id=command.request_id,
+            request_id=request_id,
             request=request,
             sampler=Sampler.for_prompt(request.sampling, request.prompt_ids),
             text=OutputText(
@@ -196,7 +223,7 @@ class DecodeLoop:
                 stop_strings=request.stopping.stop_strings,
                 keep_stop_string=request.stopping.keep_stop_string,
             ),
-            submitted=command.submitted,
+            submitted=submitted,
         )
 
     # One step
@@ -211,10 +238,18 @@ class DecodeLoop:
         if rows is None:
             return
         for chunk, row in zip(chunks, rows, strict=True):
-            wants_output = chunk.wants_output
+            sequence, yields_token = chunk.sequence, chunk.yields_token
+            if sequence.scores is not None and not self._score(chunk, row, watch):
+                continue
+            is_leader = chunk.is_prefill and sequence.family is not None
             self.scheduler.advance(chunk)
-            if wants_output:
-                self._take_token(chunk.sequence, row, watch)
+            if yields_token:
+                # The leader may end with this token, so the others get their copies first.
+                forked = self._shared_prompts.fork(sequence) if is_leader else ()
+                self._take_token(sequence, row, watch)
+                for member in forked:
+                    member.started = sequence.started  # this prompt was theirs as well
+                    self._take_token(member, row, watch)
 
     def _decode(self, chunks: tuple[Chunk, ...], watch: _Stopwatch) -> Seq[int] | None:
         """Decodes; returns each chunk's row, or None after dealing with a failure.
@@ -232,7 +267,7 @@ class DecodeLoop:
         try:
             self.runner.decode(batch)
         except OutOfCells as error:
-            newest = max(chunks, key=lambda chunk: chunk.sequence.submitted).sequence
+            newest = max((chunk.sequence for chunk in chunks), key=_age)
             self._fail(newest, GenerationError(f"no cells are left: {error}"))
         except DecodeAborted as error:
             for chunk in chunks:
@@ -246,7 +281,8 @@ class DecodeLoop:
         except DecodeFailed as error:
             watch.device_failed = True
             for chunk in chunks:
-                self._fail(chunk.sequence, GenerationError(f"decoding failed: {error}"))
+                failure = GenerationError(f"decoding failed: {error}")
+                self._fail(chunk.sequence, failure, cells_known=False)
         else:
             watch.decode += perf_counter() - started
             return rows
@@ -257,7 +293,27 @@ class DecodeLoop:
     def _rewind(self, sequence: Sequence, error: DecodeAborted) -> None:
         assert sequence.slot is not None
         if not self.runner.truncate(sequence.slot, sequence.n_cached):
-            self._fail(sequence, GenerationError(f"decoding was aborted: {error}"))
+            failure = GenerationError(f"decoding was aborted: {error}")
+            self._fail(sequence, failure, cells_known=False)
+
+    def _score(self, chunk: Chunk, row: int, watch: _Stopwatch) -> bool:
+        """Scores the prompt tokens that follow those of the chunk, whose last row is ``row``. False
+        after the sequence failed over it."""
+        scores = chunk.sequence.scores
+        assert scores is not None
+        if scores.is_complete:
+            return True
+        started = perf_counter()
+        try:
+            for scored_row in range(row + 1 - chunk.n_outputs, row + 1):
+                if not scores.is_complete:
+                    scores.add(self.runner.logits(scored_row))
+        except Exception as error:  # the boundary of one request: its bad row must not stop others
+            failure = GenerationError(f"scoring the prompt failed: {error}")
+            self._fail(chunk.sequence, failure)
+            return False
+        watch.sampling += perf_counter() - started
+        return True
 
     def _take_token(self, sequence: Sequence, row: int, watch: _Stopwatch) -> None:
         """Chooses the sequence's next token and makes its event."""
@@ -302,7 +358,16 @@ class DecodeLoop:
                 reason=reason, n_generated=sequence.n_generated, timings=_timings(sequence)
             )
         token = Token(chosen, piece.token_text, logprob, is_control(chosen))
-        event = TokenEvent(token=token, top_tokens=top_tokens, delta=delta, finish=finish)
+        prompt_tokens: tuple[PromptToken, ...] = ()
+        if sequence.scores is not None and sequence.n_generated == 1:
+            prompt_tokens = sequence.scores.tokens
+        event = TokenEvent(
+            token=token,
+            top_tokens=top_tokens,
+            delta=delta,
+            finish=finish,
+            prompt_tokens=prompt_tokens,
+        )
         self._events.append((sequence.request_id, event))
         if finish is not None:
             self._release(sequence)
@@ -320,13 +385,13 @@ class DecodeLoop:
 
     # Ends
 
-    def _fail(self, sequence: Sequence, error: RequestError) -> None:
+    def _fail(self, sequence: Sequence, error: RequestError, *, cells_known: bool = True) -> None:
         self._events.append((sequence.request_id, Failed(error)))
-        self._release(sequence)
+        self._release(sequence, cells_known=cells_known)
 
     def _fail_all(self, error: RequestError) -> None:
         for sequence in list(self.scheduler.sequences()):
-            self._fail(sequence, type(error)(str(error)))
+            self._fail(sequence, type(error)(str(error)), cells_known=False)
         self._refuse_waiting(error)
 
     def _refuse_waiting(self, error: RequestError) -> None:
@@ -337,9 +402,15 @@ class DecodeLoop:
             except queue.Empty:
                 return
             if isinstance(command, Submit):
-                self._events.append((command.request_id, Failed(type(error)(str(error)))))
+                self._events += [
+                    (request_id, Failed(type(error)(str(error))))
+                    for request_id, _ in command.requests
+                ]
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: Sequence, *, cells_known: bool = True) -> None:
+        if sequence.family is not None:
+            self._shared_prompts.end(sequence, cells_known=cells_known)
+            return
         slot = sequence.slot
         self.scheduler.finish(sequence)
         if slot is not None:
@@ -386,6 +457,10 @@ def _logprobs(
         ids = likeliest(logits, request.n_top_tokens)
         top = tuple((TokenId(int(i)), float(logits[i]) - norm) for i in ids)
     return float(logits[chosen]) - norm, top
+
+
+def _age(sequence: Sequence) -> tuple[float, RequestId]:
+    return sequence.submitted, sequence.request_id
 
 
 def _timings(sequence: Sequence) -> Timings:

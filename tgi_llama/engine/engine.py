@@ -54,6 +54,9 @@ LoopBody = Callable[[CommandQueue, Publish, LoadedCallback], None]
 DEGRADED_S = 30.0
 """How long a decode that failed makes the engine unhealthy, unless one works before."""
 
+Sink = Callable[[TokenEvent], bool]
+"""Takes an event on the spot, or says that it did not. Must neither block nor raise."""
+
 StepObserver = Callable[[StepReport], None]
 
 
@@ -72,10 +75,11 @@ class GenerationStream:
             request.stopping.max_new_tokens + 1
         )
         self._ended = False
+        self.sink: Sink | None = None
 
     def __enter__(self) -> Self:
         """Submits the request. Raises EngineDead or ShuttingDown when nobody would answer."""
-        self._request_id = self._engine._open(self, self._request)
+        self._engine._open([self])
         return self
 
     def __exit__(
@@ -121,6 +125,9 @@ class GenerationStream:
         return event
 
     def _put(self, event: StreamEvent) -> None:
+        sink = self.sink
+        if sink is not None and isinstance(event, TokenEvent) and sink(event):
+            return
         self._send.send_nowait(event)
 
 
@@ -171,9 +178,15 @@ class Engine:
     def open_streams(
         self, requests: Sequence[GenerationRequest]
     ) -> Iterator[tuple[GenerationStream, ...]]:
-        """The streams of requests with the same prompt, submitted together."""
+        """The streams of requests, submitted together: those of neighbours with the same prompt
+        share its computation. Leaving cancels what has not ended. Raises EngineDead or ShuttingDown
+        when nobody would answer."""
+        streams = tuple(GenerationStream(self, request) for request in requests)
+        self._open(streams)
         with ExitStack() as stack:
-            yield tuple(stack.enter_context(self.open_stream(request)) for request in requests)
+            for stream in streams:
+                stack.push(stream)
+            yield streams
 
     def stop(self, error: RequestError) -> None:
         """Takes no more requests and ends the running ones with ``error`` at the next step."""
@@ -242,13 +255,17 @@ class Engine:
             stream._put(Failed(_copy(self._closed)))
         self._streams.clear()
 
-    def _open(self, stream: GenerationStream, request: GenerationRequest) -> RequestId:
+    def _open(self, streams: Sequence[GenerationStream]) -> None:
+        """Submits the streams' requests with one command."""
         if self._closed is not None:
             raise _copy(self._closed)
-        request_id = RequestId(next(self._ids))
-        self._streams[request_id] = stream
-        self._commands.put(Submit(request_id, request, perf_counter()))
-        return request_id
+        requests: list[tuple[RequestId, GenerationRequest]] = []
+        for stream in streams:
+            request_id = RequestId(next(self._ids))
+            stream._request_id = request_id
+            self._streams[request_id] = stream
+            requests.append((request_id, stream._request))
+        self._commands.put(Submit(tuple(requests), perf_counter()))
 
     def _close(self, request_id: RequestId, *, cancel: bool) -> None:
         if self._streams.pop(request_id, None) is not None and cancel:

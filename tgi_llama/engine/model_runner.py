@@ -28,8 +28,8 @@ class Run:
     start: int
     """Position of the first token: how many cells the slot has so far."""
     n_tokens: int
-    wants_output: bool
-    """Compute the logits after the last token."""
+    n_outputs: int
+    """Compute the logits after this many of its last tokens; 0 <= n_outputs <= n_tokens."""
 
 
 @attrs.frozen(eq=False)
@@ -67,6 +67,11 @@ class ModelRunner(Protocol):
         """Most tokens in one batch."""
         ...
 
+    @property
+    def max_outputs(self) -> int:
+        """Most outputs in one batch, all runs together; more than ``n_slots``."""
+        ...
+
     def decode(self, batch: Batch) -> None:
         """Computes the batch and waits for the result.
 
@@ -76,13 +81,18 @@ class ModelRunner(Protocol):
         ...
 
     def logits(self, row: int) -> Logits:
-        """The logits after the token at index ``row`` of the last batch, which must be the last of
-        a run that wanted output. A read-only view, valid until the next ``decode``."""
+        """The logits after the token at index ``row`` of the last batch, which must be one
+        of its run's outputs. A read-only view, valid until the next ``decode``."""
         ...
 
     def truncate(self, slot: SlotId, length: int) -> bool:
         """Keeps the first ``length`` positions of the slot and frees the rest. False when this
         model's memory cannot be cut (recurrent states, sliding windows); it is then unchanged."""
+        ...
+
+    def copy(self, source: SlotId, target: SlotId, length: int) -> None:
+        """Gives the target, which must be empty, all ``length`` positions of the source. The source
+        may be changed or cleared right after. ValueError when slots and length do not fit."""
         ...
 
     def clear(self, slot: SlotId) -> None:

@@ -7,7 +7,8 @@ know the prompt, and without top-k it sorts the whole vocabulary (13 ms a token 
 * greedy: ``argmax``, 0.02 ms at 152k tokens;
 * top-k: the best columns of a two-level maximum hold the k best tokens exactly, about 0.1 ms;
 * top-p and min-p without top-k: candidates grow until they hold the mass that was asked for;
-* neither: one exponential and one cumulative sum over the row.
+* neither: one exponential and one cumulative sum over the row;
+* a watermark: a copy of the row and a random bit for every second token, about 0.2 ms.
 """
 
 from collections.abc import Sequence as Seq
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgi_llama.engine.model_runner import Logits
+from tgi_llama.engine.watermark import add_watermark
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import SamplingParameters, TokenId
 
@@ -26,6 +28,9 @@ _ROWS = 64
 _FIRST_CUT = 128
 """Candidates tried first when a mass, not a count, bounds the choice. Trained models put 0.95 of
 the mass on fewer than that almost always; each further try takes sixteen times as many."""
+
+_LARGEST = np.finfo(np.float32).max
+"""Where an extreme but allowed penalty would leave the numbers."""
 
 Ids = NDArray[np.intp]
 Weights = NDArray[np.float64]
@@ -78,6 +83,8 @@ class Sampler:
     """Distinct tokens of prompt and output, for the repetition penalty."""
     _counts: dict[int, int] = attrs.field(factory=dict, init=False)
     """Occurrences in the output, for frequency and presence penalty."""
+    _previous: TokenId = attrs.field(default=TokenId(0), init=False)
+    """The token before the next one, for the watermark; 0 where there is none."""
 
     def __attrs_post_init__(self) -> None:
         self._rng = np.random.default_rng(self.parameters.seed)
@@ -88,10 +95,11 @@ class Sampler:
         sampler = cls(parameters)
         if parameters.repetition_penalty != 1.0:
             sampler._seen = np.unique(np.asarray(prompt_ids, dtype=np.intp))
+        sampler._previous = prompt_ids[-1]
         return sampler
 
     def choose(self, logits: Logits) -> TokenId:
-        """The next token. Remembers it for the penalties.
+        """The next token. Remembers it for the penalties and the watermark.
 
         Raises GenerationError when the logits hold NaN or leave nothing to choose.
         """
@@ -112,18 +120,19 @@ class Sampler:
         return TokenId(chosen)
 
     def _adjusted(self, logits: Logits) -> Logits:
-        """Penalties and bias; the row itself where there are none."""
+        """Watermark, penalties and bias; the row itself where there are none."""
         p = self.parameters
         repetition = p.repetition_penalty != 1.0 and self._seen.size > 0
         counted = (p.frequency_penalty != 0.0 or p.presence_penalty != 0.0) and self._counts
-        if not (repetition or counted or p.logit_bias):
+        if not (p.watermark or repetition or counted or p.logit_bias):
             return logits
         scores = logits.copy()
+        if p.watermark:
+            add_watermark(scores, self._previous)
         if repetition:
             seen = scores[self._seen]
-            scores[self._seen] = np.where(
-                seen < 0, seen * p.repetition_penalty, seen / p.repetition_penalty
-            )
+            penalised = np.where(seen < 0, seen * p.repetition_penalty, seen / p.repetition_penalty)
+            scores[self._seen] = np.clip(penalised, -_LARGEST, _LARGEST)  # NaN stays
         if counted:
             ids = np.fromiter(self._counts.keys(), dtype=np.intp, count=len(self._counts))
             counts = np.fromiter(self._counts.values(), dtype=np.float32, count=len(self._counts))
@@ -188,6 +197,7 @@ class Sampler:
 
     def _remember(self, token: int) -> None:
         p = self.parameters
+        self._previous = TokenId(token)
         if p.repetition_penalty != 1.0 and token not in self._seen:
             self._seen = np.append(self._seen, token)
         if p.frequency_penalty != 0.0 or p.presence_penalty != 0.0:

@@ -5,6 +5,7 @@ import enum
 import attrs
 
 from tgi_llama.engine.model_runner import SlotId
+from tgi_llama.engine.prompt_scores import PromptScores
 from tgi_llama.engine.sampler import Sampler
 from tgi_llama.generation import GenerationRequest, RequestId, TokenId
 from tgi_llama.text.output import OutputText
@@ -16,12 +17,27 @@ class Phase(enum.Enum):
 
     QUEUED = enum.auto()
     """No slot yet."""
+    FORKING = enum.auto()
+    """Has an empty slot; a sibling computes the prompt that both have."""
     PREFILL = enum.auto()
     """Has a slot; some of its prompt is not computed yet."""
     DECODE = enum.auto()
     """One token per step."""
     FINISHED = enum.auto()
     """Its terminal event is made; owns nothing."""
+
+
+@attrs.define(eq=False)
+class Family:
+    """Sequences that were submitted together and differ in their samplers only, so that what one of
+    them computes of the prompt is good for all. They need the same number of cells."""
+
+    members: "list[Sequence]" = attrs.field(factory=list)
+    """The unfinished ones, in the order in which they were submitted."""
+
+    def first(self, phase: Phase) -> "Sequence | None":
+        """The first member in that phase."""
+        return next((member for member in self.members if member.phase is phase), None)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -32,6 +48,10 @@ class Sequence:
     request: GenerationRequest
     sampler: Sampler
     text: OutputText
+    family: Family | None = None
+    """None for a sequence that was submitted alone."""
+    scores: PromptScores | None = None
+    """Where prompt logprobs are wanted; siblings share them."""
     submitted: float
     """Seconds on ``time.perf_counter``'s clock, like the two below."""
     started: float = 0.0

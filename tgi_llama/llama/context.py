@@ -44,6 +44,13 @@ CACHE_TYPES = {
 """What ``llama-server --cache-type-k`` takes (common/arg.cpp); with other types making a context
 ends the process or computes nonsense."""
 
+PROMPT_ROWS_BYTES = 24 * 2**20
+"""What the logits of a chunk of a prompt may take, where its logprobs are wanted. 24 MiB are 41
+rows of 152k entries or 192 of 32k. Resident memory grows by nearly twice as much, for llama.cpp has
+such rows in its compute buffer too: 1.16 MB a row of 152k entries. More would gain little: a prompt
+of 246 tokens took 2.38 s in chunks of 20, 2.34 in chunks of 41 and 2.03 in one (0.5 B parameters,
+152k entries, one thread), and 1.39 s without logprobs."""
+
 _FLASH_ATTENTION = {
     native.LLAMA_FLASH_ATTN_TYPE_ENABLED: "enabled",
     native.LLAMA_FLASH_ATTN_TYPE_DISABLED: "disabled",
@@ -93,7 +100,7 @@ class Context:
         """Makes the context. StartError when llama.cpp cannot, or does other than it was asked."""
         if plan.n_slots > MAX_SLOTS:
             raise StartError(f"--max-batch-size: at most {MAX_SLOTS} sequences, not {plan.n_slots}")
-        params = context_params(config, plan)
+        params = context_params(config, plan, n_vocab=model.n_vocab)
         with log.captured() as lines:
             pointer = native.llama_init_from_model(model.pointer, params)
         if not pointer:
@@ -109,6 +116,7 @@ class Context:
                 raise StartError("this model has no KV memory, so it cannot generate text")
             self._memory = memory
             self._n_vocab = model.n_vocab
+            self.max_outputs: int = params.n_outputs_max
             self._batch = NativeBatch(
                 self.facts.max_batch_tokens, n_positions=self.facts.cells_per_slot
             )
@@ -117,6 +125,7 @@ class Context:
             native.llama_set_abort_callback(pointer, _STRLEN, ctypes.addressof(self._abort_flag))
             self._output_index: dict[int, int] = {}
             self._outputs_address = 0
+            self._n_output_rows = plan.n_slots
             self._outputs: NDArray[np.float32] = np.empty((0, 0), np.float32)
             stack.pop_all()
 
@@ -159,17 +168,21 @@ class Context:
         end = 0
         for run in batch.runs:
             end += run.n_tokens
-            if run.wants_output:
-                self._output_index[end - 1] = len(self._output_index)
+            for row in range(end - run.n_outputs, end):
+                self._output_index[row] = len(self._output_index)
         if self._output_index:
             address = ctypes.addressof(native.llama_get_logits(self.pointer).contents)
-            if address != self._outputs_address:  # llama.cpp moves the buffer when it grows
+            # llama.cpp's buffer has room for one row a slot, or for the most rows there ever were;
+            # it moves when it grows.
+            n_rows = max(self._n_output_rows, len(self._output_index))
+            if address != self._outputs_address or n_rows != self._n_output_rows:
                 self._outputs_address = address
-                self._outputs = self._view(address)
+                self._n_output_rows = n_rows
+                self._outputs = self._view(address, n_rows)
 
-    def _view(self, address: int) -> "NDArray[np.float32]":
-        """llama.cpp's output buffer, shape (n_slots, n_vocab), read-only."""
-        shape = (self.plan.n_slots, self._n_vocab)
+    def _view(self, address: int, n_rows: int) -> "NDArray[np.float32]":
+        """llama.cpp's output buffer, shape (n_rows, n_vocab), read-only."""
+        shape = (n_rows, self._n_vocab)
         memory = (ctypes.c_float * (shape[0] * shape[1])).from_address(address)
         rows: NDArray[np.float32] = np.frombuffer(memoryview(memory), np.float32).reshape(shape)
         rows.flags.writeable = False
@@ -230,11 +243,16 @@ class Context:
                     f"slot {run.slot} goes on at {self._lengths[run.slot]}, "
                     f"the batch has {run.n_tokens} tokens at {run.start}"
                 )
+            if not 0 <= run.n_outputs <= run.n_tokens:
+                raise InvalidBatch(f"{run.n_outputs} outputs of {run.n_tokens} tokens")
             ends[run.slot] = run.start + run.n_tokens
             if ends[run.slot] > self.facts.cells_per_slot:
                 raise InvalidBatch(f"slot {run.slot} has only {self.facts.cells_per_slot} cells")
         if sum(run.n_tokens for run in batch.runs) != n:
             raise InvalidBatch(f"the runs do not add up to {n} tokens")
+        n_outputs = sum(run.n_outputs for run in batch.runs)
+        if n_outputs > self.max_outputs:
+            raise InvalidBatch(f"{n_outputs} outputs in a batch of at most {self.max_outputs}")
         return ends
 
     def _reread(self, ends: dict[int, int]) -> None:
@@ -242,7 +260,7 @@ class Context:
             self._lengths[slot] = native.llama_memory_seq_pos_max(self._memory, slot) + 1
 
 
-def context_params(config: Config, plan: KvPlan) -> native.llama_context_params:
+def context_params(config: Config, plan: KvPlan, *, n_vocab: int) -> native.llama_context_params:
     """llama.cpp's context parameters for our options."""
     physical = max(config.max_physical_batch_total_tokens, plan.n_slots)
     params: native.llama_context_params = native.llama_context_default_params()
@@ -251,9 +269,11 @@ def context_params(config: Config, plan: KvPlan) -> native.llama_context_params:
     params.kv_unified = plan.unified
     params.n_batch = min(physical, plan.n_cells)
     params.n_ubatch = params.n_batch
-    # One output per sequence and step. The default, one per token, costs a vocabulary row of
-    # compute buffer per token: 300 MB at 512 tokens and 152k entries.
-    params.n_outputs_max = plan.n_slots
+    # One output per sequence and step, and some for the logprobs of prompts. The default, one per
+    # token, costs a vocabulary row of compute buffer per token: 300 MB at 512 tokens and 152k
+    # entries.
+    n_prompt_rows = PROMPT_ROWS_BYTES // (np.dtype(np.float32).itemsize * n_vocab)
+    params.n_outputs_max = plan.n_slots + max(1, min(n_prompt_rows, params.n_ubatch))
     params.n_threads = config.n_threads
     params.n_threads_batch = config.n_threads_batch
     params.flash_attn_type = (

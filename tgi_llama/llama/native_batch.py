@@ -48,7 +48,7 @@ class NativeBatch:
             start, end = end, end + run.n_tokens
             self._positions[start:end] = self._counting[run.start : run.start + run.n_tokens]
             self._slots[start:end] = run.slot
-            self._outputs[end - 1] = run.wants_output
+            self._outputs[end - run.n_outputs : end] = 1
         self._struct.n_tokens = n
         return self._struct
 

@@ -35,6 +35,10 @@ class LlamaRunner:
     def max_batch_tokens(self) -> int:
         return self._context.facts.max_batch_tokens
 
+    @property
+    def max_outputs(self) -> int:
+        return self._context.max_outputs
+
     def decode(self, batch: Batch) -> None:
         self._context.decode(batch)
 
@@ -47,13 +51,12 @@ class LlamaRunner:
     def clear(self, slot: SlotId) -> None:
         self._context.clear(slot)
 
+    def copy(self, source: SlotId, target: SlotId, length: int) -> None:
+        self._context.copy(source, target, length)
+
     def abort(self) -> None:
         """``Context.abort``. Any thread."""
         self._context.abort()
-
-    def copy(self, source: SlotId, target: SlotId, length: int) -> None:
-        """``Context.copy``."""
-        self._context.copy(source, target, length)
 
 
 @contextlib.contextmanager
@@ -71,7 +74,7 @@ def open_runner(
 
 
 def _warm_up(context: Context) -> None:
-    context.decode(Batch(np.zeros(1, dtype=np.int32), (Run(SlotId(0), 0, 1, wants_output=True),)))
+    context.decode(Batch(np.zeros(1, dtype=np.int32), (Run(SlotId(0), 0, 1, n_outputs=1),)))
     context.clear(SlotId(0))
 
 

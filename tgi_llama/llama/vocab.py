@@ -14,7 +14,7 @@ import llama_cpp.llama_cpp as native
 from tgi_llama.errors import ValidationError
 from tgi_llama.generation import TokenId
 from tgi_llama.text.long_runs import cut_long_runs
-from tgi_llama.text.tokenizer import EncodedToken, utf8
+from tgi_llama.text.tokenizer import EncodedToken, InfillTokens, utf8
 
 _CONTROL = (
     native.LLAMA_TOKEN_ATTR_CONTROL
@@ -48,7 +48,8 @@ class _TokenFacts:
 
 
 class Vocab:
-    """Implements ``engine.model_runner.Vocabulary`` and ``text.tokenizer.ModelVocabulary``.
+    """Implements ``engine.model_runner.Vocabulary``, ``text.tokenizer.ModelVocabulary`` and
+    ``validation.prompts.Vocabulary``.
 
     Valid as long as the model that the handle was taken from.
     """
@@ -93,6 +94,16 @@ class Vocab:
     @property
     def eot_text(self) -> str | None:
         return self._spelling(self.eot_id)
+
+    @property
+    def infill(self) -> InfillTokens | None:
+        """None for models that were not trained to fill a gap."""
+        pre = _token_or_none(native.llama_vocab_fim_pre(self._handle))
+        suf = _token_or_none(native.llama_vocab_fim_suf(self._handle))
+        mid = _token_or_none(native.llama_vocab_fim_mid(self._handle))
+        if pre is None or suf is None or mid is None:
+            return None
+        return InfillTokens(pre, suf, mid)
 
     # Output
 

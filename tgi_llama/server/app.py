@@ -11,15 +11,21 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from tgi_llama.metrics import FailureKind
 
+from .api_document import with_api_document
 from .bodies import json_response
+from .docs_page import DocsPage
 from .exchange import CorsPolicy, Exchange, exchange_of
 from .failures import Failure, Unauthorized, describe
 from .generate import GenerateRoutes
+from .kserve import KserveRoutes
 from .openai import OpenAiRoutes
 from .ops import OpsRoutes
 from .request_record import RequestRecord
 from .routes import Route
+from .sagemaker import SagemakerRoutes
 from .services import Services
+from .tokenize import TokenizeRoutes
+from .vertex import VertexRoutes
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +37,19 @@ def create_app(services: Services) -> QuartTrio:
 
 def route_table(services: Services) -> tuple[Route, ...]:
     """Every route of the server."""
-    return (
-        *GenerateRoutes(services).table(),
-        *OpenAiRoutes(services).table(),
+    generate, openai = GenerateRoutes(services), OpenAiRoutes(services)
+    routes = (
+        *generate.table(),
+        *openai.table(),
+        *TokenizeRoutes(services).table(),
+        *SagemakerRoutes(services, generate, openai).table(),
+        *VertexRoutes(services).table(),
+        *KserveRoutes(services).table(),
         *OpsRoutes(services).table(),
+        *DocsPage.installed().table(),
     )
+    settings = services.settings
+    return with_api_document(routes, version=settings.version, needs_key=bool(settings.api_keys))
 
 
 class _App(QuartTrio):

@@ -18,12 +18,13 @@ things that neither of them does:
   ends the response. Otherwise the kernel answers the client's next bytes with a reset, which may
   destroy an answer (413, say) that the client has not read yet. The connection then is either in
   step, and can be kept, or it is closed.
-* It answers CORS: the same three headers on every response, and every OPTIONS request.
+* It answers CORS: the same headers on every response, and every OPTIONS request.
 """
 
 import contextlib
+import re
 from collections.abc import Iterable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import trio
@@ -38,14 +39,35 @@ from quart import Request
 
 from .request_record import RequestRecord
 
+if TYPE_CHECKING:
+    from .sse import PartWriter
+
+WRITER_KEY = "tgi_llama.writer"
+"""Key of the connection state."""
 _SCOPE_KEY = "tgi_llama.exchange"
 
 _VARY = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
-_PREFLIGHT_HEADERS = (
-    (b"content-length", b"0"),
-    (b"access-control-allow-methods", b"GET,POST"),
-    (b"access-control-allow-headers", b"content-type"),
+_ALLOWED_HEADERS = (b"content-type", b"authorization")
+_EXPOSED_HEADERS = b",".join(
+    (
+        b"x-compute-type",
+        b"x-compute-time",
+        b"x-compute-characters",
+        b"x-total-time",
+        b"x-validation-time",
+        b"x-queue-time",
+        b"x-inference-time",
+        b"x-time-per-token",
+        b"x-prompt-tokens",
+        b"x-generated-tokens",
+        b"x-accel-buffering",
+        b"retry-after",
+    )
 )
+"""What the code of a page may read beside the few headers that it always may."""
+
+_OWN_HEADER = re.compile(rb"x-[!#$%&'*+.^_`|~0-9a-z-]+")
+"""Headers that clients make up: OpenAI's sends a dozen of them with every request."""
 
 
 @attrs.frozen
@@ -60,12 +82,36 @@ class CorsPolicy:
 
     def headers(self, scope: HTTPScope) -> list[tuple[bytes, bytes]]:
         """The headers for every response to this request."""
-        if not self.allowed_origins:
-            return [_VARY, (b"access-control-allow-origin", b"*")]
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-        if origin is None or origin not in self.allowed_origins:
+        allowed = self._allowed_origin(scope)
+        if allowed is None:
             return [_VARY]
-        return [_VARY, (b"access-control-allow-origin", origin)]
+        return [
+            _VARY,
+            (b"access-control-allow-origin", allowed),
+            (b"access-control-expose-headers", _EXPOSED_HEADERS),
+        ]
+
+    def preflight_headers(self, scope: HTTPScope) -> list[tuple[bytes, bytes]]:
+        """The headers for the answer to OPTIONS."""
+        allowed_headers = list(_ALLOWED_HEADERS)
+        headers = [_VARY]
+        allowed = self._allowed_origin(scope)
+        if allowed is not None:
+            headers.append((b"access-control-allow-origin", allowed))
+            asked = _header(scope, b"access-control-request-headers") or b""
+            names = (name.strip().lower() for name in asked.split(b","))
+            allowed_headers += (name for name in names if _OWN_HEADER.fullmatch(name))
+        return [
+            *headers,
+            (b"access-control-allow-methods", b"GET,POST"),
+            (b"access-control-allow-headers", b",".join(allowed_headers)),
+        ]
+
+    def _allowed_origin(self, scope: HTTPScope) -> bytes | None:
+        if not self.allowed_origins:
+            return b"*"
+        origin = _header(scope, b"origin")
+        return origin if origin in self.allowed_origins else None
 
 
 @attrs.define(eq=False)
@@ -89,6 +135,11 @@ class Exchange:
         # The scope is the one thing that Quart hands on to the handler untouched.
         cast(dict[str, object], self.scope)[_SCOPE_KEY] = self
 
+    @property
+    def writer(self) -> "PartWriter | None":
+        """The short way to the client's socket, where our own listener serves."""
+        return cast("PartWriter | None", self.scope.get("state", {}).get(WRITER_KEY))
+
     async def receive(self) -> ASGIReceiveEvent:
         message = await self._receive()
         if message["type"] == "http.disconnect":
@@ -110,9 +161,14 @@ class Exchange:
         await self._send(message)
 
     async def answer_preflight(self) -> None:
-        headers = [*_PREFLIGHT_HEADERS, *self._cors.headers(self.scope)]
+        headers = [(b"content-length", b"0"), *self._cors.preflight_headers(self.scope)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _header(scope: HTTPScope, name: bytes) -> bytes | None:
+    """The first header of this name, which is in lower case."""
+    return next((value for found, value in scope["headers"] if found == name), None)
 
 
 def record_of(request: Request) -> RequestRecord:

@@ -1,19 +1,23 @@
 """TGI's own routes: ``POST /``, ``/generate`` and ``/generate_stream``."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TypeVar
 
 import attrs
 from quart import Response, request
 
-from tgi_llama.generation import TokenEvent
+from tgi_llama.generation import Token, TokenEvent
 from tgi_llama.validation.validator import PreparedGeneration
 from tgi_llama.wire import converter
 from tgi_llama.wire.generate_requests import CompatGenerateRequest, GenerateRequest
 from tgi_llama.wire.generate_responses import (
+    BestOfSequence,
     Details,
     ErrorBody,
     GenerateResponse,
+    PrefillToken,
     StreamDetails,
     StreamResponse,
 )
@@ -45,68 +49,102 @@ class GenerateRoutes:
 
     async def generate(self) -> Response:
         generate_request = await self._read(GenerateRequest)
-        return await self._answer(generate_request, as_list=False)
+        return await self.respond(generate_request, stream=False, as_list=False)
 
     async def generate_stream(self) -> Response:
-        return await self._stream(await self._read(GenerateRequest))
+        generate_request = await self._read(GenerateRequest)
+        return await self.respond(generate_request, stream=True, as_list=False)
 
     async def compat_generate(self) -> Response:
         generate_request = await self._read(CompatGenerateRequest)
-        if generate_request.stream:
-            return await self._stream(generate_request)
-        return await self._answer(generate_request, as_list=True)
+        return await self.respond(generate_request, stream=generate_request.stream, as_list=True)
+
+    async def respond(
+        self, generate_request: GenerateRequest, *, stream: bool, as_list: bool
+    ) -> Response:
+        """The answer to a request that has been read, for the route that is being served.
+        ``as_list``: an answer that is not streamed is the one element of an array."""
+        with ExitStack() as resources:
+            started = await self._start(resources, generate_request, streaming=stream)
+            if stream:
+                frames = NativeFrames(started.members[0].prepared)
+                return stream_response(self.services, request, started, frames, resources.pop_all())
+            results = await generations.collect(started)
+        record_of(request).succeeded()
+        winner = generations.shown(results)
+
+        def answer() -> object:
+            response = _response(results)
+            return [response] if as_list else response
+
+        headers = response_headers.collected(winner, self.services.settings.compute_type)
+        n_listed = sum(one.n_listed for one in results)
+        body = await write_answer(answer, n_listed, self.services.admission)
+        return json_response(body, headers=response_headers.with_compute_time(headers, winner))
 
     async def _read(self, kind: type[R]) -> R:
         return await read_request(request, kind, self.services.admission)
 
-    async def _answer(self, generate_request: GenerateRequest, *, as_list: bool) -> Response:
-        with ExitStack() as resources:
-            started = await self._start(resources, generate_request, streaming=False)
-            (result,) = await generations.collect(started)
-        record_of(request).succeeded()
-
-        def answer() -> object:
-            response = _response(result)
-            return [response] if as_list else response
-
-        headers = response_headers.collected([result], self.services.settings.compute_type)
-        body = await write_answer(answer, result.finish.n_generated, self.services.admission)
-        return json_response(body, headers=response_headers.with_compute_time(headers, result))
-
-    async def _stream(self, generate_request: GenerateRequest) -> Response:
-        with ExitStack() as resources:
-            started = await self._start(resources, generate_request, streaming=True)
-            frames = NativeFrames(started.members[0].prepared)
-            return stream_response(self.services, request, started, frames, resources.pop_all())
-
     async def _start(
         self, resources: ExitStack, generate_request: GenerateRequest, *, streaming: bool
     ) -> generations.Generations:
-        def prepare() -> tuple[PreparedGeneration]:
-            validator = self.services.validator
-            return (validator.generate(generate_request, streaming=streaming),)
+        validator = self.services.validator
+        return await generations.start(
+            self.services,
+            resources,
+            partial(validator.generate, generate_request, streaming=streaming),
+            received=self.services.clock(),
+            precheck=partial(validator.precheck, generate_request, streaming=streaming),
+        )
 
-        received = self.services.clock()
-        return await generations.start(self.services, resources, prepare, received=received)
 
-
-def _response(result: Collected) -> GenerateResponse:
-    prepared = result.prepared
+def _response(results: Sequence[Collected]) -> GenerateResponse:
+    """``results``: the branches of the request, of which the best one is the answer."""
+    (winner,) = generations.shown(results)
+    losers = [one for one in results if one is not winner]
     return GenerateResponse(
-        generated_text=(prepared.prompt if prepared.return_full_text else "") + result.text,
-        details=_details(result) if prepared.details else None,
+        generated_text=_text(winner),
+        details=_details(winner, losers) if winner.prepared.details else None,
     )
 
 
-def _details(result: Collected) -> Details:
-    wants_top_tokens = result.prepared.request.n_top_tokens > 0
+def _text(result: Collected) -> str:
+    prepared = result.prepared
+    return (prepared.prompt if prepared.return_full_text else "") + result.text
+
+
+def _details(winner: Collected, losers: Sequence[Collected]) -> Details:
     return Details(
-        finish_reason=result.finish.reason,
-        generated_tokens=result.finish.n_generated,
-        seed=result.prepared.reported_seed,
-        tokens=tuple(result.tokens),
-        top_tokens=tuple(result.top_tokens) if wants_top_tokens else (),
+        finish_reason=winner.finish.reason,
+        generated_tokens=winner.finish.n_generated,
+        seed=winner.prepared.reported_seed,
+        prefill=_prefill(winner),
+        tokens=tuple(winner.tokens),
+        best_of_sequences=tuple(_best_of_sequence(loser) for loser in losers),
+        top_tokens=_top_tokens(winner),
     )
+
+
+def _best_of_sequence(loser: Collected) -> BestOfSequence:
+    return BestOfSequence(
+        generated_text=_text(loser),
+        finish_reason=loser.finish.reason,
+        generated_tokens=loser.finish.n_generated,
+        seed=loser.prepared.reported_seed,
+        prefill=_prefill(loser),
+        tokens=tuple(loser.tokens),
+        top_tokens=_top_tokens(loser),
+    )
+
+
+def _prefill(result: Collected) -> tuple[PrefillToken, ...]:
+    if not result.prepared.prefill:
+        return ()
+    return tuple(PrefillToken(one.id, one.text, one.logprob) for one in result.prompt_tokens)
+
+
+def _top_tokens(result: Collected) -> tuple[tuple[Token, ...], ...]:
+    return tuple(result.top_tokens) if result.prepared.request.n_top_tokens > 0 else ()
 
 
 class NativeFrames:

@@ -6,19 +6,20 @@ generations advance together whichever of them is read.
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Protocol, Self
 
 import attrs
 import trio
 
-from tgi_llama.errors import RequestError
-from tgi_llama.generation import Finish, Token, TokenEvent
+from tgi_llama.errors import Overloaded, RequestError
+from tgi_llama.generation import Finish, FinishReason, PromptToken, Token, TokenEvent
 from tgi_llama.metrics import GenerationTimes
 from tgi_llama.validation.validator import PreparedGeneration
 
 from .services import Services
+from .success_log import log_success
 
 
 class EventStream(Protocol):
@@ -33,6 +34,9 @@ class EventStream(Protocol):
 
     def next_nowait(self) -> TokenEvent | None: ...
 
+    sink: Callable[[TokenEvent], bool] | None
+    """Asked first about every event: what it takes does not come out of the iterator."""
+
 
 @attrs.define(eq=False)
 class Generation:
@@ -42,14 +46,33 @@ class Generation:
     stream: EventStream
     received: float
     """When the work on the request began, on ``time.perf_counter``'s clock."""
+    submitted: float
+    """When it was handed to the engine, on the same clock."""
     _services: Services
 
+    @property
+    def is_candidate(self) -> bool:
+        """Whether the answer shows it is known only when its siblings have ended too."""
+        return self.prepared.n_shown < self.prepared.n_branches
+
     def note(self, finish: Finish) -> GenerationTimes:
-        """Call once, with the finish of the last event: feeds the metrics."""
+        """Call once, with the finish of the last event. Reports the generation unless it is a
+        candidate, which is reported when it has been chosen."""
         times = GenerationTimes.from_finish(finish, received=self.received)
-        self._services.metrics.generation_finished(times, n_generated=finish.n_generated)
         self._services.retry_advice.note_finished(times.total_s)
+        if not self.is_candidate:
+            self.report(finish, times)
         return times
+
+    def report(self, finish: Finish, times: GenerationTimes) -> None:
+        """Called once for each generation that an answer shows, streamed or not, as soon as all its
+        numbers are known: the place for whatever is to learn of them."""
+        self._services.metrics.generation_finished(times, n_generated=finish.n_generated)
+        log_success(self.prepared, times)
+
+
+def _no_check() -> None:
+    pass
 
 
 async def start(
@@ -58,14 +81,22 @@ async def start(
     prepare: Callable[[], Sequence[PreparedGeneration]],
     *,
     received: float,
+    precheck: Callable[[], None] = _no_check,
 ) -> "Generations":
-    """Takes permits, validates on a worker and submits. ``prepare`` runs on that worker.
+    """Takes permits, validates on a worker and submits. ``prepare`` runs on that worker and returns
+    the generations of each prompt together.
 
     Permits and streams are entered on ``resources``. Raises whatever is known to be wrong with the
-    request before its first token: Overloaded, ValidationError, TemplateError, ShuttingDown.
+    request before its first token: Overloaded, ValidationError, TemplateError, ToolError,
+    ShuttingDown. ``precheck`` is called where there is no permit: what TGI checks before it asks
+    for one is an error of the request, also of one that would have been refused anyway.
     """
     admission = services.admission
-    resources.enter_context(admission.permit())
+    try:
+        resources.enter_context(admission.permit())
+    except Overloaded:
+        precheck()
+        raise
     prepared = await admission.validate(prepare)
     if len(prepared) > 1:
         resources.enter_context(admission.further_permits(len(prepared) - 1))
@@ -78,10 +109,16 @@ async def start(
     for _, branches in itertools.groupby(prepared, key=lambda one: one.index):
         group = tuple(branches)
         streams = resources.enter_context(services.admission.submit([b.request for b in group]))
+        submitted = services.clock()
         for branch, stream in zip(group, streams, strict=True):
             services.metrics.generation_queued()
-            members.append(Generation(branch, stream, received, services))
+            members.append(Generation(branch, stream, received, submitted, services))
     return Generations(members)
+
+
+def one_per_prompt(prepared: Iterable[PreparedGeneration]) -> list[PreparedGeneration]:
+    """One generation of each prompt, for what its branches share."""
+    return list({one.index: one for one in prepared}.values())
 
 
 class Generations:
@@ -96,6 +133,11 @@ class Generations:
         self._received: deque[tuple[int, TokenEvent]] = deque()
         self._error: RequestError | None = None
         """Raised after the events that were received before it."""
+
+    @property
+    def prepared(self) -> tuple[PreparedGeneration, ...]:
+        """What was asked of each member; never empty."""
+        return tuple(member.prepared for member in self.members)
 
     @property
     def is_over(self) -> bool:
@@ -169,6 +211,8 @@ class Collected:
     """A finished generation."""
 
     generation: Generation
+    prompt_tokens: tuple[PromptToken, ...] = ()
+    """Empty where the request does not want them."""
     tokens: list[Token] = attrs.field(factory=list)
     top_tokens: list[tuple[Token, ...]] = attrs.field(factory=list)
     """One entry per token."""
@@ -195,13 +239,38 @@ class Collected:
         assert self._times is not None
         return self._times
 
+    @property
+    def n_listed(self) -> int:
+        """Tokens that an answer lists at most, the prompt's included."""
+        return len(self.prompt_tokens) + len(self.tokens)
+
     def add(self, event: TokenEvent) -> None:
-        self.tokens.append(event.token)
-        self.top_tokens.append(event.top_tokens)
-        self.deltas.append(event.delta)
+        self.prompt_tokens = self.prompt_tokens or event.prompt_tokens
+        if not self.prepared.echo_only:
+            self.tokens.append(event.token)
+            self.top_tokens.append(event.top_tokens)
+            self.deltas.append(event.delta)
         if event.finish is not None:
-            self._finish = event.finish
+            self._finish = shown_finish(self.prepared, event.finish)
             self._times = self.generation.note(event.finish)
+
+    def mean_logprob(self) -> float:
+        """By which branches are compared. Needs ``GenerationRequest.logprobs``."""
+        logprobs = [token.logprob for token in self.tokens if token.logprob is not None]
+        assert len(logprobs) == len(self.tokens), "asked for by whoever asked for a choice"
+        return sum(logprobs) / len(logprobs) if logprobs else 0.0
+
+    def report_chosen(self) -> None:
+        """Call once for every candidate that was chosen."""
+        self.generation.report(self.finish, self.times)
+
+
+def shown_finish(prepared: PreparedGeneration, finish: Finish) -> Finish:
+    """What the answer says about the end: where it shows the prompt alone, nothing was generated.
+    The engine cannot do that; the one token that it generated is dropped."""
+    if not prepared.echo_only:
+        return finish
+    return attrs.evolve(finish, reason=FinishReason.LENGTH, n_generated=0)
 
 
 async def collect(generations: Generations) -> list[Collected]:
@@ -211,4 +280,22 @@ async def collect(generations: Generations) -> list[Collected]:
     while not generations.is_over:
         index, event = await generations.next()
         collected[index].add(event)
+    for one in shown(collected):
+        if one.generation.is_candidate:
+            one.report_chosen()
     return collected
+
+
+def shown(results: Sequence[Collected]) -> list[Collected]:
+    """Those that the answer shows, the ones of each prompt together: all in their own order, or the
+    best ones first where the client asked for more than it wants to see."""
+    by_prompt = itertools.groupby(results, key=lambda one: one.prepared.index)
+    return [one for _, branches in by_prompt for one in _best(list(branches))]
+
+
+def _best(branches: list[Collected]) -> list[Collected]:
+    n_shown = branches[0].prepared.n_shown
+    if n_shown == len(branches):
+        return branches
+    # Stable, so the first one of equals is the best, as in TGI.
+    return sorted(branches, key=Collected.mean_logprob, reverse=True)[:n_shown]

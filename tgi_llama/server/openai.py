@@ -2,12 +2,13 @@
 
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import attrs
 from quart import Response, request
 
-from tgi_llama.validation.validator import PreparedGeneration
 from tgi_llama.wire import converter
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 from tgi_llama.wire.openai_responses import (
@@ -17,8 +18,12 @@ from tgi_llama.wire.openai_responses import (
     ChatMessage,
     Completion,
     CompletionChoice,
+    CompletionLogprobs,
     Model,
     ModelList,
+    OpenAiError,
+    OpenAiErrorBody,
+    Usage,
 )
 
 from . import generations, response_headers
@@ -27,15 +32,21 @@ from .exchange import record_of
 from .openai_frames import (
     Answer,
     ChatFrames,
-    CompletionFrames,
-    chat_logprob,
-    completion_logprobs,
+    completion_frames,
     finish_reason,
     usage,
 )
+from .openai_logprobs import chat_logprob, completion_logprobs, joined, prompt_logprobs
 from .routes import Route
 from .services import Services
 from .streaming import stream_response
+
+_MODEL = "/v1/models/<path:model_id>"
+_FOLDER = "/v1/models//<path:model_id>"
+"""A model may be named by its folder, and ``path`` matches nothing that begins with a slash."""
+
+_ANY_MODEL = "tgi"
+"""What TGI's clients say when they do not care which model answers."""
 
 
 @attrs.frozen
@@ -47,70 +58,111 @@ class OpenAiRoutes:
             Route("POST", "/v1/chat/completions", "chat_completions", self.chat, is_counted=True),
             Route("POST", "/v1/completions", "completions", self.completions, is_counted=True),
             Route("GET", "/v1/models", "openai_get_model_info", self.models, needs_key=True),
+            Route("GET", _MODEL, "openai_get_model", self.model, needs_key=True),
+            Route("GET", _FOLDER, "openai_get_model_of_folder", self.folder, needs_key=True),
         )
 
     # --- chat ---
 
     async def chat(self) -> Response:
         chat_request = await read_request(request, ChatRequest, self.services.admission)
+        return await self.respond_chat(chat_request)
+
+    async def respond_chat(self, chat_request: ChatRequest) -> Response:
+        """The answer to a request that has been read, for the route that is being served."""
         with ExitStack() as resources:
             started = await self._start_chat(resources, chat_request)
             answer = self._answer("chatcmpl", started)
             if chat_request.stream:
-                frames = ChatFrames(answer, started.members[0].prepared)
+                frames = ChatFrames(answer, started.prepared)
                 return stream_response(self.services, request, started, frames, resources.pop_all())
-            (result,) = await generations.collect(started)
+            results = await generations.collect(started)
         record_of(request).succeeded()
-        headers = response_headers.collected([result], self.services.settings.compute_type)
+        headers = response_headers.collected(results, self.services.settings.compute_type)
         body = await write_answer(
-            lambda: _chat_completion(answer, result),
-            result.finish.n_generated,
+            lambda: _chat_completion(answer, results),
+            sum(one.n_listed for one in results),
             self.services.admission,
         )
-        return json_response(body, headers=response_headers.with_compute_time(headers, result))
+        return json_response(body, headers=response_headers.with_compute_time(headers, results))
 
     async def _start_chat(
         self, resources: ExitStack, chat_request: ChatRequest
     ) -> generations.Generations:
-        def prepare() -> tuple[PreparedGeneration]:
-            return (self.services.validator.chat(chat_request),)
-
-        received = self.services.clock()
-        return await generations.start(self.services, resources, prepare, received=received)
+        validator = self.services.validator
+        return await generations.start(
+            self.services,
+            resources,
+            partial(validator.chat, chat_request),
+            received=self.services.clock(),
+            precheck=partial(validator.precheck, chat_request, streaming=chat_request.stream),
+        )
 
     # --- completions ---
 
     async def completions(self) -> Response:
         admission = self.services.admission
-        completion_request = await read_request(request, CompletionRequest, admission)
+        return await self.respond_completion(
+            await read_request(request, CompletionRequest, admission)
+        )
+
+    async def respond_completion(self, completion_request: CompletionRequest) -> Response:
+        """As ``respond_chat``."""
         with ExitStack() as resources:
-            started = await generations.start(
-                self.services,
-                resources,
-                lambda: self.services.validator.completion(completion_request),
-                received=self.services.clock(),
-            )
+            started = await self._start_completion(resources, completion_request)
             answer = self._answer("cmpl", started)
             if completion_request.stream:
-                frames = CompletionFrames(answer, [m.prepared for m in started.members])
+                frames = completion_frames(answer, started.prepared)
                 return stream_response(self.services, request, started, frames, resources.pop_all())
             results = await generations.collect(started)
         record_of(request).succeeded()
         body = await write_answer(
             lambda: _completion(answer, results),
-            sum(result.finish.n_generated for result in results),
-            admission,
+            sum(one.n_listed for one in results),
+            self.services.admission,
         )
-        headers = response_headers.collected(results, self.services.settings.compute_type)
+        headers = response_headers.collected(
+            generations.shown(results), self.services.settings.compute_type
+        )
         return json_response(body, headers=headers)
+
+    async def _start_completion(
+        self, resources: ExitStack, completion_request: CompletionRequest
+    ) -> generations.Generations:
+        validator = self.services.validator
+        streaming = completion_request.stream
+        return await generations.start(
+            self.services,
+            resources,
+            partial(validator.completion, completion_request),
+            received=self.services.clock(),
+            precheck=partial(validator.precheck, completion_request, streaming=streaming),
+        )
 
     # --- models ---
 
     async def models(self) -> Response:
-        model_id = self.services.settings.model_id
-        return json_response(
-            converter.dump(ModelList(data=(Model(id=model_id, owned_by=model_id),)))
+        return json_response(converter.dump(ModelList(data=(self._served_model(),))))
+
+    async def model(self, model_id: str) -> Response:
+        served = self._served_model()
+        if model_id in (served.id, _ANY_MODEL):
+            return json_response(converter.dump(served))
+        error = OpenAiError(
+            message=f"The model '{model_id}' does not exist",
+            type="not_found_error",
+            param="model",
+            code="model_not_found",
         )
+        body = OpenAiErrorBody(error=error, error_type="not_found")
+        return json_response(converter.dump(body), 404)
+
+    async def folder(self, model_id: str) -> Response:
+        return await self.model(f"/{model_id}")
+
+    def _served_model(self) -> Model:
+        model_id = self.services.settings.model_id
+        return Model(id=model_id, owned_by=model_id)
 
     def _answer(self, prefix: str, started: generations.Generations) -> Answer:
         settings = self.services.settings
@@ -121,21 +173,23 @@ class OpenAiRoutes:
         )
 
 
-def _chat_completion(answer: Answer, result: generations.Collected) -> ChatCompletion:
-    prepared = result.prepared
+def _chat_completion(answer: Answer, results: Sequence[generations.Collected]) -> ChatCompletion:
     return ChatCompletion(
         id=answer.id,
         created=int(time.time()),
         model=answer.model,
         system_fingerprint=answer.system_fingerprint,
-        choices=(
-            ChatChoice(
-                message=ChatMessage(content=result.text),
-                logprobs=_chat_logprobs(result) if prepared.logprobs else None,
-                finish_reason=finish_reason(result.finish.reason),
-            ),
-        ),
-        usage=usage(prepared.n_prompt_tokens, result.finish.n_generated),
+        choices=tuple(_chat_choice(index, result) for index, result in enumerate(results)),
+        usage=_usage(results),
+    )
+
+
+def _chat_choice(index: int, result: generations.Collected) -> ChatChoice:
+    return ChatChoice(
+        index=index,
+        message=ChatMessage(content=result.text),
+        logprobs=_chat_logprobs(result) if result.prepared.logprobs else None,
+        finish_reason=finish_reason(result.finish.reason),
     )
 
 
@@ -145,32 +199,42 @@ def _chat_logprobs(result: generations.Collected) -> ChatLogprobs:
     return ChatLogprobs(tuple(chat_logprob(token, top, n_top=n_top) for token, top in pairs))
 
 
-def _completion(answer: Answer, results: list[generations.Collected]) -> Completion:
+def _completion(answer: Answer, results: Sequence[generations.Collected]) -> Completion:
+    choices = enumerate(generations.shown(results))
     return Completion(
         id=answer.id,
         created=int(time.time()),
         model=answer.model,
         system_fingerprint=answer.system_fingerprint,
-        choices=tuple(_completion_choice(result) for result in results),
-        usage=usage(
-            sum(result.prepared.n_prompt_tokens for result in results),
-            sum(result.finish.n_generated for result in results),
-        ),
+        choices=tuple(_completion_choice(index, result) for index, result in choices),
+        usage=_usage(results),
     )
 
 
-def _completion_choice(result: generations.Collected) -> CompletionChoice:
+def _completion_choice(index: int, result: generations.Collected) -> CompletionChoice:
     prepared = result.prepared
-    logprobs = None
-    if prepared.logprobs:
-        logprobs = completion_logprobs(
-            list(zip(result.tokens, result.top_tokens, result.deltas, strict=True)),
-            n_top=prepared.n_top_logprobs,
-            first_offset=0,
-        )
     return CompletionChoice(
-        index=prepared.index,
-        text=result.text,
-        logprobs=logprobs,
+        index=index,
+        text=(prepared.prompt if prepared.echo else "") + result.text,
+        logprobs=_completion_logprobs(result) if prepared.logprobs else None,
         finish_reason=finish_reason(result.finish.reason),
     )
+
+
+def _completion_logprobs(result: generations.Collected) -> CompletionLogprobs:
+    prepared = result.prepared
+    n_top = prepared.n_top_logprobs
+    generated = completion_logprobs(
+        list(zip(result.tokens, result.top_tokens, result.deltas, strict=True)),
+        n_top=n_top,
+        first_offset=len(prepared.prompt) if prepared.echo else 0,
+    )
+    if not prepared.echo:
+        return generated
+    return joined(prompt_logprobs(prepared.prompt, result.prompt_tokens, n_top=n_top), generated)
+
+
+def _usage(results: Sequence[generations.Collected]) -> Usage:
+    """What was computed, also what the answer does not show."""
+    n_generated = sum(result.finish.n_generated for result in results)
+    return usage((result.prepared for result in results), n_generated)

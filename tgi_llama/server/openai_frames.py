@@ -1,12 +1,12 @@
 """What OpenAI's answers are made of, streamed or not, and the frames of their streams."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import attrs
 
-from tgi_llama.generation import FinishReason, Token, TokenEvent
+from tgi_llama.generation import FinishReason, TokenEvent
 from tgi_llama.validation.validator import PreparedGeneration
 from tgi_llama.wire import converter
 from tgi_llama.wire.openai_responses import (
@@ -19,12 +19,12 @@ from tgi_llama.wire.openai_responses import (
     CompletionChunkWithUsage,
     CompletionLogprobs,
     OpenAiFinishReason,
-    TokenLogprob,
-    TopLogprob,
     Usage,
 )
 
 from .failures import Failure
+from .generations import one_per_prompt
+from .openai_logprobs import chat_logprob, completion_logprobs, prompt_logprobs
 from .sse import DONE, frame
 
 _FINISH_REASONS: dict[FinishReason, OpenAiFinishReason] = {
@@ -49,48 +49,14 @@ def finish_reason(reason: FinishReason) -> OpenAiFinishReason:
     return _FINISH_REASONS[reason]
 
 
-def usage(n_prompt: int, n_generated: int) -> Usage:
+def usage(prepared: Iterable[PreparedGeneration], n_generated: int) -> Usage:
+    """Of all these generations: a prompt counts once, however many it has."""
+    n_prompt = sum(one.n_prompt_tokens for one in one_per_prompt(prepared))
     return Usage(
         prompt_tokens=n_prompt,
         completion_tokens=n_generated,
         total_tokens=n_prompt + n_generated,
     )
-
-
-def chat_logprob(token: Token, top_tokens: Sequence[Token], *, n_top: int) -> TokenLogprob:
-    """``n_top``: how many alternatives the client asked for; ties may have added more."""
-    return TokenLogprob(
-        token.text,
-        _logprob(token),
-        tuple(TopLogprob(top.text, _logprob(top)) for top in top_tokens[:n_top]),
-    )
-
-
-def completion_logprobs(
-    steps: Sequence[tuple[Token, Sequence[Token], str]], *, n_top: int, first_offset: int
-) -> CompletionLogprobs:
-    """``steps``: for each token its alternatives and what it added to the text, whose first
-    character is number ``first_offset`` of the choice's text."""
-    offsets: list[int] = []
-    offset = first_offset
-    for _, _, delta in steps:
-        offsets.append(offset)
-        offset += len(delta)
-    return CompletionLogprobs(
-        tokens=tuple(token.text for token, _, _ in steps),
-        token_logprobs=tuple(token.logprob for token, _, _ in steps),
-        top_logprobs=tuple(_top_map(top[:n_top]) for _, top, _ in steps) if n_top else None,
-        text_offset=tuple(offsets),
-    )
-
-
-def _top_map(top_tokens: Sequence[Token]) -> dict[str, float]:
-    return {token.text: _logprob(token) for token in top_tokens}
-
-
-def _logprob(token: Token) -> float:
-    assert token.logprob is not None, "asked for by whoever set `logprobs`"
-    return token.logprob
 
 
 class _OpenAiFrames:
@@ -104,31 +70,35 @@ class _OpenAiFrames:
 
 
 class ChatFrames(_OpenAiFrames):
-    """The frames of a streamed chat answer: one chunk per token, the last with the reason."""
+    """The frames of a streamed chat answer: one chunk per token, the last one of each choice with
+    the reason."""
 
-    def __init__(self, answer: Answer, prepared: PreparedGeneration) -> None:
+    def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
         self._answer = answer
         self._prepared = prepared
+        self._logprobs_wanted = prepared[0].logprobs
+        self._n_top_logprobs = prepared[0].n_top_logprobs
         self._n_generated = 0
 
-    def token(self, _index: int, event: TokenEvent) -> bytes:
+    def token(self, index: int, event: TokenEvent) -> bytes:
         self._n_generated += 1
         choice = ChatChunkChoice(
+            index=index,
             delta=ChatDelta(content=event.delta),
-            logprobs=self._logprobs(event) if self._prepared.logprobs else None,
+            logprobs=self._logprobs(event) if self._logprobs_wanted else None,
             finish_reason=finish_reason(event.finish.reason) if event.finish else None,
         )
         return frame(converter.dump(self._chunk((choice,), None)))
 
     def end(self) -> bytes:
-        if not self._prepared.include_usage:
+        if not self._prepared[0].include_usage:
             return self._with_done([])
-        counts = usage(self._prepared.n_prompt_tokens, self._n_generated)
+        counts = usage(self._prepared, self._n_generated)
         return self._with_done([converter.dump(self._chunk((), counts))])
 
     def _logprobs(self, event: TokenEvent) -> ChatLogprobs:
-        n_top = self._prepared.n_top_logprobs
-        return ChatLogprobs((chat_logprob(event.token, event.top_tokens, n_top=n_top),))
+        entry = chat_logprob(event.token, event.top_tokens, n_top=self._n_top_logprobs)
+        return ChatLogprobs((entry,))
 
     def _chunk(
         self, choices: tuple[ChatChunkChoice, ...], counts: Usage | None
@@ -143,13 +113,20 @@ class ChatFrames(_OpenAiFrames):
         )
 
 
+def completion_frames(answer: Answer, prepared: Sequence[PreparedGeneration]) -> "CompletionFrames":
+    """The frames for these generations, which are all of one call."""
+    make = EchoedCompletionFrames if prepared[0].echo else CompletionFrames
+    return make(answer, prepared)
+
+
 class CompletionFrames(_OpenAiFrames):
-    """The frames of streamed completions. Chunks of several prompts alternate; their ``index``
+    """The frames of streamed completions. Chunks of several choices alternate; their ``index``
     tells them apart."""
 
     def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
         self._answer = answer
         self._prepared = prepared
+        self._choice_indexes = [one.index * one.n_shown + one.branch for one in prepared]
         self._n_generated = 0
         self._n_characters = [0] * len(prepared)
 
@@ -157,20 +134,22 @@ class CompletionFrames(_OpenAiFrames):
         self._n_generated += 1
         prepared = self._prepared[index]
         choice = CompletionChoice(
-            index=prepared.index,
+            index=self._choice_indexes[index],
             text=event.delta,
             logprobs=self._logprobs(index, event) if prepared.logprobs else None,
             finish_reason=finish_reason(event.finish.reason) if event.finish else None,
         )
         self._n_characters[index] += len(event.delta)
-        return frame(converter.dump(self._chunk((choice,), None)))
+        return self._frame(choice)
 
     def end(self) -> bytes:
         if not self._prepared[0].include_usage:
             return self._with_done([])
-        n_prompt = sum(prepared.n_prompt_tokens for prepared in self._prepared)
-        chunk = self._chunk((), usage(n_prompt, self._n_generated))
+        chunk = self._chunk((), usage(self._prepared, self._n_generated))
         return self._with_done([converter.dump(chunk)])
+
+    def _frame(self, choice: CompletionChoice) -> bytes:
+        return frame(converter.dump(self._chunk((choice,), None)))
 
     def _logprobs(self, index: int, event: TokenEvent) -> CompletionLogprobs:
         return completion_logprobs(
@@ -191,4 +170,44 @@ class CompletionFrames(_OpenAiFrames):
             choices=choices,
             model=self._answer.model,
             system_fingerprint=self._answer.system_fingerprint,
+        )
+
+
+class EchoedCompletionFrames(CompletionFrames):
+    """The same with the prompt in a chunk of its own before the first token of each choice."""
+
+    def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
+        super().__init__(answer, prepared)
+        self._begun: set[int] = set()
+
+    def token(self, index: int, event: TokenEvent) -> bytes:
+        if index in self._begun:
+            return super().token(index, event)
+        self._begun.add(index)
+        prompt_frame = self._prompt(index, event)
+        if self._prepared[index].echo_only:
+            return prompt_frame + self._end_of_prompt(index)
+        return prompt_frame + super().token(index, event)
+
+    def _prompt(self, index: int, event: TokenEvent) -> bytes:
+        prepared = self._prepared[index]
+        self._n_characters[index] = len(prepared.prompt)
+        logprobs = None
+        if prepared.logprobs:
+            logprobs = prompt_logprobs(
+                prepared.prompt, event.prompt_tokens, n_top=prepared.n_top_logprobs
+            )
+        return self._frame(
+            CompletionChoice(
+                index=self._choice_indexes[index],
+                text=prepared.prompt,
+                logprobs=logprobs,
+                finish_reason=None,
+            )
+        )
+
+    def _end_of_prompt(self, index: int) -> bytes:
+        """For a choice that is the prompt alone: the token of the event is not shown."""
+        return self._frame(
+            CompletionChoice(index=self._choice_indexes[index], text="", finish_reason="length")
         )

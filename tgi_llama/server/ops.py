@@ -1,14 +1,13 @@
-"""The routes that generate nothing: tokenizing, information, health and metrics."""
+"""The routes about the server itself: information, health and metrics."""
 
 import attrs
-from quart import Response, request
+from quart import Response
 
 from tgi_llama.metrics import CONTENT_TYPE
 from tgi_llama.wire import converter
-from tgi_llama.wire.generate_requests import GenerateRequest
-from tgi_llama.wire.generate_responses import ErrorBody, Info, TokenizeEntry
+from tgi_llama.wire.generate_responses import ErrorBody, Info
 
-from .bodies import json_response, read_request
+from .bodies import json_response
 from .routes import Route
 from .services import Services
 
@@ -19,34 +18,11 @@ class OpsRoutes:
 
     def table(self) -> tuple[Route, ...]:
         return (
-            Route("POST", "/tokenize", "tokenize", self.tokenize),
             Route("GET", "/info", "get_model_info", self.info),
             Route("GET", "/metrics", "metrics", self.metrics),
             Route("GET", "/health", "health", self.health),
             Route("GET", "/ping", "ping", self.health),
             Route("GET", "/", "root_health", self.health),
-        )
-
-    async def tokenize(self) -> Response:
-        admission = self.services.admission
-        text = (await read_request(request, GenerateRequest, admission)).inputs
-        entries = await admission.validate(lambda: self._tokenize(text))
-        return json_response(entries)
-
-    def _tokenize(self, text: str) -> bytes:
-        """Runs on a validation worker: encoding and writing are work for long texts."""
-        utf8 = text.encode()
-        spans = self.services.tokenizer.encode_with_offsets(text, add_special=True)
-        return converter.dump(
-            [
-                TokenizeEntry(
-                    id=span.id,
-                    text=utf8[span.start : span.stop].decode(errors="replace"),
-                    start=span.start,
-                    stop=span.stop,
-                )
-                for span in spans
-            ]
         )
 
     async def info(self) -> Response:
@@ -65,6 +41,7 @@ class OpsRoutes:
             validation_workers=settings.validation_workers,
             max_client_batch_size=limits.max_client_batch_size,
             version=settings.version,
+            docker_label=settings.docker_label,
             max_top_n_tokens=limits.max_top_n_tokens,
             backend=model.backend,
             architecture=model.architecture,

@@ -1,38 +1,62 @@
-"""The ``x-*`` headers of generated answers: what was computed, and where the time went."""
+"""The ``x-*`` headers of generated answers: what was computed, and where the time went.
 
-from collections.abc import Callable, Sequence
+Values of several generations are summed; those of a prompt are counted once, however many
+generations it has.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 
 from tgi_llama.metrics import GenerationTimes
+from tgi_llama.validation.validator import PreparedGeneration
 
-from .generations import Collected, Generations
+from .generations import Collected, Generations, one_per_prompt
 
 
 def streamed(generations: Generations, compute_type: str) -> dict[str, str]:
     """What is known before the first token."""
-    n_characters = sum(len(member.prepared.prompt) for member in generations.members)
-    return {"x-compute-type": compute_type, "x-compute-characters": str(n_characters)}
+    validation_times = (member.submitted - member.received for member in generations.members)
+    return {
+        "x-compute-type": compute_type,
+        "x-compute-characters": _n_characters(generations.prepared),
+        "x-validation-time": _sum_ms(validation_times),
+        "x-prompt-tokens": _n_prompt_tokens(generations.prepared),
+    }
 
 
 def collected(results: Sequence[Collected], compute_type: str) -> dict[str, str]:
-    """For a whole answer; the values of several generations are summed."""
+    """For a whole answer that shows these generations, at least one of each prompt."""
+
+    def sum_ms(seconds: Callable[[GenerationTimes], float]) -> str:
+        return _sum_ms(seconds(one.times) for one in results)
+
+    prepared = [one.prepared for one in results]
     return {
         "x-compute-type": compute_type,
-        "x-compute-characters": str(sum(len(one.prepared.prompt) for one in results)),
-        "x-total-time": _sum_ms(results, lambda times: times.total_s),
-        "x-validation-time": _sum_ms(results, lambda times: times.validation_s),
-        "x-queue-time": _sum_ms(results, lambda times: times.queue_s),
-        "x-inference-time": _sum_ms(results, lambda times: times.inference_s),
-        "x-time-per-token": _sum_ms(results, lambda times: times.per_token_s),
-        "x-prompt-tokens": str(sum(one.prepared.n_prompt_tokens for one in results)),
+        "x-compute-characters": _n_characters(prepared),
+        "x-total-time": sum_ms(lambda times: times.total_s),
+        "x-validation-time": sum_ms(lambda times: times.validation_s),
+        "x-queue-time": sum_ms(lambda times: times.queue_s),
+        "x-inference-time": sum_ms(lambda times: times.inference_s),
+        "x-time-per-token": sum_ms(lambda times: times.per_token_s),
+        "x-prompt-tokens": _n_prompt_tokens(prepared),
         "x-generated-tokens": str(sum(one.finish.n_generated for one in results)),
     }
 
 
-def with_compute_time(headers: dict[str, str], result: Collected) -> dict[str, str]:
+def with_compute_time(headers: dict[str, str], results: Sequence[Collected]) -> dict[str, str]:
     """TGI has this header, seconds as a decimal number, on all routes but completions."""
-    return {**headers, "x-compute-time": f"{result.times.total_s:.9f}".rstrip("0").rstrip(".")}
+    total_s = sum(one.times.total_s for one in results)
+    return {**headers, "x-compute-time": f"{total_s:.9f}".rstrip("0").rstrip(".")}
 
 
-def _sum_ms(results: Sequence[Collected], seconds: Callable[[GenerationTimes], float]) -> str:
+def _n_characters(prepared: Iterable[PreparedGeneration]) -> str:
+    return str(sum(len(one.prompt) for one in one_per_prompt(prepared)))
+
+
+def _n_prompt_tokens(prepared: Iterable[PreparedGeneration]) -> str:
+    return str(sum(one.n_prompt_tokens for one in one_per_prompt(prepared)))
+
+
+def _sum_ms(seconds: Iterable[float]) -> str:
     """Whole milliseconds, each rounded down."""
-    return str(sum(int(seconds(one.times) * 1000) for one in results))
+    return str(sum(int(one * 1000) for one in seconds))

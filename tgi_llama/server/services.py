@@ -32,6 +32,8 @@ class Settings:
     """Empty: any origin."""
     compute_type: str = "cpu"
     """Value of ``x-compute-type``."""
+    docker_label: str | None = None
+    """How the container image names its build, where there is one."""
     keep_alive_s: float = 15.0
     """A stream that is silent this long gets an SSE comment."""
     body_timeout_s: float = 60.0
@@ -41,7 +43,7 @@ class Settings:
 
     @property
     def system_fingerprint(self) -> str:
-        return f"{self.version}-native"
+        return f"{self.version}-{self.docker_label or 'native'}"
 
 
 @attrs.frozen(kw_only=True)

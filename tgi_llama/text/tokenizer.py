@@ -29,6 +29,16 @@ class EncodedToken:
     ``start`` and ``stop`` are both 0 for tokens that the tokenizer adds."""
 
 
+@attrs.frozen
+class InfillTokens:
+    """The control tokens of a model that can fill a gap. Its prompt is ``pre``, the text before the
+    gap, ``suf``, the text behind it, ``mid``."""
+
+    pre: TokenId
+    suf: TokenId
+    mid: TokenId
+
+
 class Tokenizer(Protocol):
     """Thread-safe. ``add_special`` adds what the model wants around a prompt, such as BOS.
 

@@ -2,15 +2,14 @@
 
 import attrs
 
-from tgi_llama.errors import SuffixNotSupported
 from tgi_llama.generation import TokenId
 from tgi_llama.wire.openai_requests import (
+    MAX_LOGIT_BIAS,
+    MAX_TOP_LOGPROBS,
     ChatRequest,
     CompletionRequest,
     LogitBias,
     OpenAiRequest,
-    Prompt,
-    TextFormat,
 )
 
 from .rules import (
@@ -22,12 +21,6 @@ from .rules import (
     reject,
     reject_unsupported,
 )
-
-_MAX_TOP_LOGPROBS = 20
-"""OpenAI's own limit."""
-
-_MAX_LOGIT_BIAS = 100.0
-"""OpenAI's own limit, either sign: as good as a ban, or as the only choice."""
 
 
 @attrs.frozen(kw_only=True)
@@ -46,19 +39,46 @@ class OpenAiAnswer:
     include_usage: bool
     model: str | None
     """None for the served model's own name."""
+    n_branches: int
+    n_shown: int
+    is_ranked: bool
+    """The generations of a prompt are compared by their logprobs, shown or not."""
+    echo: bool
+    echo_only: bool
+    """Nothing is to be generated. ``max_new_tokens`` is 1 then: the engine always chooses one."""
+
+
+def check_branches(
+    request: ChatRequest | CompletionRequest, limits: Limits, *, streaming: bool
+) -> None:
+    """``n`` and ``best_of``, which may be as many as a call may have prompts."""
+    most = limits.max_client_batch_size
+    best_of = _best_of(request)
+    for name, value in (("n", request.n), ("best_of", best_of)):
+        if value is not None and not 0 < value <= most:
+            reject(f"`{name}` must be > 0 and <= {most}. Given: {value}", field=name)
+    n_shown = request.n or 1
+    if best_of is not None and best_of < n_shown:
+        reject(f"`best_of` must be >= `n`. Given: {best_of} and {n_shown}", field="best_of")
+    if streaming and best_of is not None and best_of > n_shown:
+        reject("`best_of` != `n` is not supported when streaming tokens", field="best_of")
 
 
 def check_openai(
     request: ChatRequest | CompletionRequest, limits: Limits, *, n_vocab: int
 ) -> OpenAiAnswer:
-    """Judges all fields but the prompt. Raises ValidationError; its text is TGI's where TGI has the
-    rule, so that ``max_tokens`` is called ``max_new_tokens`` there. The field has OpenAI's name."""
+    """Judges all fields but the prompt, the tools, the response format and what ``check_branches``
+    has judged. Raises ValidationError; its text is TGI's where TGI has the rule, so that
+    ``max_tokens`` is called ``max_new_tokens`` there. The field has OpenAI's name."""
     sampling = _sampling(request, n_vocab=n_vocab)
     stop = (request.stop,) if isinstance(request.stop, str) else request.stop or ()
     max_new_tokens = _max_new_tokens(request)
     max_tokens_field = _max_tokens_field(request)
+    echo = _has_echo(request)
+    echo_only = echo and max_new_tokens == 0
     check_sampling(sampling, path="", neutral_filters=True)
-    check_max_new_tokens(max_new_tokens, field=max_tokens_field)
+    if not echo_only:
+        check_max_new_tokens(max_new_tokens, field=max_tokens_field)
     check_stop(stop, limits, field="stop")
     n_top_logprobs = _n_top_logprobs(request)
     _check_supported(request)
@@ -66,7 +86,7 @@ def check_openai(
     return OpenAiAnswer(
         sampling=sampling,
         greedy=request.temperature == 0.0,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=1 if echo_only else max_new_tokens,
         max_tokens_field=max_tokens_field,
         stop=stop,
         ignore_eos=request.ignore_eos,
@@ -75,34 +95,12 @@ def check_openai(
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
         # TGI's clients say `tgi` when they do not care.
         model=None if request.model == "tgi" else request.model,
+        n_branches=_best_of(request) or request.n or 1,
+        n_shown=request.n or 1,
+        is_ranked=(_best_of(request) or 1) > 1,
+        echo=echo,
+        echo_only=echo_only,
     )
-
-
-def prompts(prompt: Prompt, *, n_vocab: int) -> tuple[str | tuple[TokenId, ...], ...]:
-    """The prompts of a completion call, each a text or token ids. Raises ValidationError."""
-    if isinstance(prompt, str):
-        return (prompt,)
-    if not prompt:
-        reject("Empty array detected. Do not use an empty array for the prompt.", field="prompt")
-    if all(isinstance(item, int) for item in prompt):
-        ids = tuple(item for item in prompt if isinstance(item, int))
-        return (_token_ids(ids, n_vocab=n_vocab, field="prompt"),)
-    several: list[str | tuple[TokenId, ...]] = []
-    for index, item in enumerate(prompt):
-        if isinstance(item, int):
-            reject("`prompt` cannot mix token ids with texts or lists", field=f"prompt[{index}]")
-        if isinstance(item, tuple):
-            several.append(_token_ids(item, n_vocab=n_vocab, field=f"prompt[{index}]"))
-        else:
-            several.append(item)
-    return tuple(several)
-
-
-def _token_ids(ids: tuple[int, ...], *, n_vocab: int, field: str) -> tuple[TokenId, ...]:
-    for token in ids:
-        if not 0 <= token < n_vocab:
-            reject(f"`prompt` token ids must be >= 0 and < {n_vocab}. Given: {token}", field=field)
-    return tuple(TokenId(token) for token in ids)
 
 
 # --- fields ---------------------------------------------------------------------------------------
@@ -120,6 +118,7 @@ def _sampling(request: OpenAiRequest, *, n_vocab: int) -> RequestedSampling:
         frequency_penalty=request.frequency_penalty,
         presence_penalty=request.presence_penalty,
         logit_bias=_logit_bias(request.logit_bias, n_vocab=n_vocab),
+        watermark=request.watermark,
         seed=request.seed,
     )
 
@@ -145,7 +144,7 @@ def _bias_token(key: str, *, n_vocab: int) -> TokenId:
 
 
 def _bias(value: float, key: str) -> float:
-    if not -_MAX_LOGIT_BIAS <= value <= _MAX_LOGIT_BIAS:
+    if not -MAX_LOGIT_BIAS <= value <= MAX_LOGIT_BIAS:
         reject(
             f"`logit_bias` must be >= -100.0 and <= 100.0. Given: {value}",
             field=f"logit_bias.{key}",
@@ -171,6 +170,19 @@ def _max_tokens_field(request: ChatRequest | CompletionRequest) -> str:
     return "max_tokens" if request.max_tokens is not None else "max_completion_tokens"
 
 
+def _best_of(request: ChatRequest | CompletionRequest) -> int | None:
+    return request.best_of if isinstance(request, CompletionRequest) else None
+
+
+def _has_echo(request: ChatRequest | CompletionRequest) -> bool:
+    if isinstance(request, ChatRequest) or not request.echo:
+        return False
+    if request.suffix is not None and _wants_logprobs(request):
+        # The prompt's tokens are then more than those of the text that is echoed.
+        reject("`suffix` is not supported with both `echo` and `logprobs`", field="suffix")
+    return True
+
+
 def _wants_logprobs(request: ChatRequest | CompletionRequest) -> bool:
     if isinstance(request, ChatRequest):
         return request.logprobs
@@ -183,8 +195,8 @@ def _n_top_logprobs(request: ChatRequest | CompletionRequest) -> int:
         name, n_top = "top_logprobs", request.top_logprobs or 0
     else:
         name, n_top = "logprobs", request.logprobs or 0
-    if n_top > _MAX_TOP_LOGPROBS:
-        reject(f"`{name}` must be >= 0 and <= {_MAX_TOP_LOGPROBS}. Given: {n_top}", field=name)
+    if n_top > MAX_TOP_LOGPROBS:
+        reject(f"`{name}` must be >= 0 and <= {MAX_TOP_LOGPROBS}. Given: {n_top}", field=name)
     return n_top
 
 
@@ -192,12 +204,8 @@ def _n_top_logprobs(request: ChatRequest | CompletionRequest) -> int:
 
 
 def _check_supported(request: ChatRequest | CompletionRequest) -> None:
-    if request.n == 0:
-        reject("`n` must be strictly positive", field="n")
     asked_for = {
-        "n": request.n is not None and request.n > 1,
         "grammar": request.grammar is not None,
-        "watermark": request.watermark,
         "adapter_id": request.adapter_id is not None,
         "guided_json": request.guided_json is not None,
         "guided_regex": request.guided_regex is not None,
@@ -206,33 +214,17 @@ def _check_supported(request: ChatRequest | CompletionRequest) -> None:
     }
     if isinstance(request, ChatRequest):
         asked_for |= _asked_of_chat(request)
-    else:
-        asked_for |= _asked_of_completion(request)
     for name, is_asked_for in asked_for.items():
         if is_asked_for:
             reject_unsupported(name, field=name)
 
 
 def _asked_of_chat(request: ChatRequest) -> dict[str, bool]:
-    response_format = request.response_format
     return {
-        # Without tools the choice has nothing to choose from, and "none" asks for plain chat.
-        "tools": bool(request.tools) and request.tool_choice != "none",
-        "response_format": not isinstance(response_format, TextFormat | None),
         "modalities": any(name != "text" for name in request.modalities or ()),
         "audio": request.audio is not None,
         "functions": bool(request.functions) and request.function_call != "none",
         "web_search_options": request.web_search_options is not None,
-    }
-
-
-def _asked_of_completion(request: CompletionRequest) -> dict[str, bool]:
-    if request.suffix is not None:
-        raise SuffixNotSupported(
-            "Suffix is not supported and can be achieved by preprocessing the prompt.",
-            field="suffix",
-        )
-    return {
-        "best_of": request.best_of is not None and request.best_of > 1,
-        "echo": request.echo,
+        "prediction": request.prediction is not None,
+        "moderation": request.moderation is not None,
     }

@@ -41,6 +41,7 @@ class RequestedSampling:
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: tuple[tuple[TokenId, float], ...] = ()
+    watermark: bool = False
     seed: int | None = None
 
     @property
@@ -67,6 +68,7 @@ class RequestedSampling:
             frequency_penalty=_default(self.frequency_penalty, 0.0),
             presence_penalty=_default(self.presence_penalty, 0.0),
             logit_bias=self.logit_bias,
+            watermark=self.watermark,
         )
         if greedy:
             return penalties

@@ -1,9 +1,9 @@
 """From wire types to validated generations: pure and synchronous, run on a validation worker.
 
 A ``Validator`` is immutable, so any number of threads may use one at the same time. The fields are
-judged in ``native``, ``openai`` and ``chat``, with the rules that
-all share in ``rules``; here prompts become tokens and all becomes a
-``PreparedGeneration``.
+judged in ``native``, ``openai``, ``chat``, ``tools`` and ``grammars``, with the rules that all
+share in ``rules``, and ``prompts`` makes tokens of prompts; here all becomes ``PreparedGeneration``
+values.
 """
 
 import secrets
@@ -12,29 +12,18 @@ from typing import Protocol
 
 import attrs
 
-from tgi_llama.errors import TemplateError, TooManyPrompts
-from tgi_llama.generation import GenerationRequest, StoppingParameters, TokenId
+from tgi_llama.errors import TemplateError
+from tgi_llama.generation import GenerationRequest, StoppingParameters
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
-from .chat import ChatPrompt, chat_prompt
-from .native import (
-    check_parameters,
-    check_streaming,
-    check_supported,
-    native_sampling,
-)
-from .openai import OpenAiAnswer, check_openai, prompts
-from .rules import Limits, RequestedSampling, reject, token_budget
-
-
-class Tokenizer(Protocol):
-    """What validation needs of a tokenizer; thread-safe."""
-
-    @property
-    def n_vocab(self) -> int: ...
-
-    def encode(self, text: str, *, add_special: bool) -> Sequence[TokenId]: ...
+from .chat import chat_prompt
+from .grammars import check_grammar, check_response_format
+from .native import check_before_permit, check_parameters, n_branches, native_sampling
+from .openai import OpenAiAnswer, check_branches, check_openai
+from .prompts import EncodedPrompt, PromptEncoder, Tokenizer, Vocabulary
+from .rules import Limits, RequestedSampling, token_budget
+from .tools import check_tools
 
 
 class ChatTemplates(Protocol):
@@ -59,8 +48,8 @@ class PreparedGeneration:
 
     request: GenerationRequest
     prompt: str
-    """The text that was tokenized: ``inputs``, the rendered template or the completion's prompt;
-    empty where the client sent token ids."""
+    """The text that was tokenized: ``inputs``, the rendered template or the completion's prompt. Of
+    token ids their text, control tokens by their spelling."""
     n_prompt_tokens: int
     """After truncation, special tokens included."""
     reported_seed: int | None
@@ -89,15 +78,9 @@ class PreparedGeneration:
     """Native routes: list the prompt's tokens in ``details.prefill``."""
     echo: bool = False
     """Completions: put the prompt before the generated text, its logprobs too."""
-
-
-@attrs.frozen
-class _Prompt:
-    """``text`` is empty where the client sent ids; ``field`` is the JSON path it came from."""
-
-    text: str
-    ids: Sequence[TokenId]
-    field: str
+    echo_only: bool = False
+    """Completions with ``max_tokens`` 0: the engine generates a token, the answer does not show it
+    and does not count it."""
 
 
 def _draw_seed() -> int:
@@ -109,149 +92,168 @@ class Validator:
     limits: Limits
     tokenizer: Tokenizer
     chat_templates: ChatTemplates | None = None
+    vocabulary: Vocabulary | None = attrs.field(kw_only=True, default=None)
+    """The model's, for infilling and for the text of token ids."""
     draw_seed: Callable[[], int] = attrs.field(kw_only=True, default=_draw_seed)
+    _prompts: PromptEncoder = attrs.field(init=False)
 
-    def generate(self, request: GenerateRequest, *, streaming: bool) -> PreparedGeneration:
-        """A request of ``/``, ``/generate`` or ``/generate_stream``. Raises ValidationError."""
+    @_prompts.default
+    def _make_encoder(self) -> PromptEncoder:
+        return PromptEncoder(self.limits, self.tokenizer, self.vocabulary)
+
+    def precheck(
+        self, request: GenerateRequest | ChatRequest | CompletionRequest, *, streaming: bool
+    ) -> None:
+        """What TGI judges before it gives a permit, but for the chat template: fields alone, so
+        cheap enough for any thread. Raises ValidationError and ToolError."""
+        match request:
+            case GenerateRequest():
+                check_before_permit(request.parameters, self.limits, streaming=streaming)
+            case ChatRequest():
+                check_tools(request)
+                check_branches(request, self.limits, streaming=streaming)
+            case CompletionRequest():
+                self._prompts.check_completion(request)
+                check_branches(request, self.limits, streaming=streaming)
+
+    def generate(
+        self, request: GenerateRequest, *, streaming: bool
+    ) -> tuple[PreparedGeneration, ...]:
+        """A request of ``/``, ``/generate`` or ``/generate_stream``: the ``best_of`` generations of
+        its prompt. Raises ValidationError."""
         parameters = request.parameters
         sampling = native_sampling(parameters)
-        check_streaming(parameters, streaming=streaming)
+        self.precheck(request, streaming=streaming)
         check_parameters(parameters, sampling, self.limits)
-        check_supported(parameters)
-        prompt = self._native_prompt(request)
-        full_text = parameters.return_full_text
-        prepared = self._prepare(
-            prompt,
-            sampling,
-            greedy=not (parameters.do_sample or sampling.differs_from_neutral),
-            stopping=StoppingParameters(
-                max_new_tokens=token_budget(
-                    parameters.max_new_tokens,
-                    self.limits,
-                    n_prompt_tokens=len(prompt.ids),
-                    prompt_field=prompt.field,
-                    budget_field="parameters.max_new_tokens",
-                ),
-                stop_strings=parameters.stop,
+        prompt = self._prompts.native(request)
+        stopping = StoppingParameters(
+            max_new_tokens=token_budget(
+                parameters.max_new_tokens,
+                self.limits,
+                n_prompt_tokens=len(prompt.ids),
+                prompt_field=prompt.field,
+                budget_field="parameters.max_new_tokens",
             ),
-            n_top_tokens=parameters.top_n_tokens or 0,
-            logprobs=True,
+            stop_strings=parameters.stop,
         )
-        return attrs.evolve(
-            prepared,
-            details=parameters.details,
+        check_grammar(parameters.grammar, self.limits)
+        greedy = not (parameters.do_sample or sampling.differs_from_neutral)
+        full_text = parameters.return_full_text
+        prepared = PreparedGeneration(
+            request=GenerationRequest(
+                prompt_ids=tuple(prompt.ids),
+                sampling=sampling.parameters(greedy=greedy, seed=0),
+                stopping=stopping,
+                logprobs=True,
+                n_top_tokens=parameters.top_n_tokens or 0,
+                prompt_logprobs=parameters.decoder_input_details,
+            ),
+            prompt=self._prompts.text_of(prompt),
+            n_prompt_tokens=len(prompt.ids),
+            reported_seed=None,
+            logprobs=True,
+            details=parameters.details or parameters.decoder_input_details,
+            prefill=parameters.decoder_input_details,
             return_full_text=(
                 request.return_full_text_by_default if full_text is None else full_text
             ),
+            n_branches=n_branches(parameters),
         )
+        return self._branches(prepared, sampling)
 
-    def chat(self, request: ChatRequest) -> PreparedGeneration:
-        """Raises ValidationError, or TemplateError when the template refuses the messages."""
+    def chat(self, request: ChatRequest) -> tuple[PreparedGeneration, ...]:
+        """The ``n`` generations of the conversation. Raises ValidationError, ToolError, or
+        TemplateError when the template refuses the messages."""
+        self.precheck(request, streaming=request.stream)
+        text = self._render(request)
         answer = check_openai(request, self.limits, n_vocab=self.tokenizer.n_vocab)
-        text = self._render(chat_prompt(request))
-        # The template writes the special tokens itself.
-        ids = self._encode(text, add_special=False, field="messages")
-        prompt = _Prompt(text, ids, "messages")
-        return self._openai(prompt, answer, index=0)
+        prepared = self._openai(self._prompts.conversation(text), answer, index=0)
+        check_response_format(request.response_format, self.limits)
+        return self._branches(prepared, answer.sampling)
+
+    def chat_text(self, request: ChatRequest) -> str:
+        """The prompt that ``chat`` would make, for ``/chat_tokenize``, which judges nothing else.
+        Raises ValidationError, ToolError and TemplateError."""
+        check_tools(request)
+        return self._render(request)
 
     def completion(self, request: CompletionRequest) -> tuple[PreparedGeneration, ...]:
-        """One generation per prompt, in the client's order. Raises ValidationError."""
+        """The generations of each prompt next to each other, prompts in the client's order. Raises
+        ValidationError."""
+        self.precheck(request, streaming=request.stream)
         answer = check_openai(request, self.limits, n_vocab=self.tokenizer.n_vocab)
-        asked = prompts(request.prompt, n_vocab=self.tokenizer.n_vocab)
-        if len(asked) > self.limits.max_client_batch_size:
-            raise TooManyPrompts(
-                "Number of prompts exceeds the maximum allowed batch size of "
-                f"{self.limits.max_client_batch_size}",
-                field="prompt",
-            )
-        fields = ["prompt"] if len(asked) == 1 else [f"prompt[{i}]" for i in range(len(asked))]
         return tuple(
-            self._openai(self._completion_prompt(prompt, field=field), answer, index=index)
-            for index, (prompt, field) in enumerate(zip(asked, fields, strict=True))
+            branch
+            for index, prompt in enumerate(self._prompts.completions(request))
+            for branch in self._branches(self._openai(prompt, answer, index=index), answer.sampling)
         )
 
-    def _openai(self, prompt: _Prompt, answer: OpenAiAnswer, *, index: int) -> PreparedGeneration:
-        prepared = self._prepare(
-            prompt,
-            answer.sampling,
-            greedy=answer.greedy,
-            stopping=StoppingParameters(
-                max_new_tokens=token_budget(
-                    answer.max_new_tokens,
-                    self.limits,
-                    n_prompt_tokens=len(prompt.ids),
-                    prompt_field=prompt.field,
-                    budget_field=answer.max_tokens_field,
-                ),
-                stop_strings=answer.stop,
-                keep_stop_string=False,
-                ignore_eos=answer.ignore_eos,
+    def _openai(
+        self, prompt: EncodedPrompt, answer: OpenAiAnswer, *, index: int
+    ) -> PreparedGeneration:
+        """The first generation of a prompt, without its seed."""
+        stopping = StoppingParameters(
+            max_new_tokens=token_budget(
+                answer.max_new_tokens,
+                self.limits,
+                n_prompt_tokens=len(prompt.ids),
+                prompt_field=prompt.field,
+                budget_field=answer.max_tokens_field,
             ),
-            n_top_tokens=answer.n_top_logprobs,
-            logprobs=answer.logprobs,
+            stop_strings=answer.stop,
+            keep_stop_string=False,
+            ignore_eos=answer.ignore_eos,
         )
-        return attrs.evolve(
-            prepared,
+        prompt_logprobs = answer.echo and answer.logprobs
+        return PreparedGeneration(
+            request=GenerationRequest(
+                prompt_ids=tuple(prompt.ids),
+                sampling=answer.sampling.parameters(greedy=answer.greedy, seed=0),
+                stopping=stopping,
+                logprobs=answer.logprobs or answer.is_ranked,
+                n_top_tokens=answer.n_top_logprobs,
+                prompt_logprobs=prompt_logprobs,
+                n_prompt_top_tokens=answer.n_top_logprobs if prompt_logprobs else 0,
+            ),
+            prompt=self._prompts.text_of(prompt),
+            n_prompt_tokens=len(prompt.ids),
+            reported_seed=None,
+            logprobs=answer.logprobs,
             n_top_logprobs=answer.n_top_logprobs,
             include_usage=answer.include_usage,
             model=answer.model,
             index=index,
+            n_branches=answer.n_branches,
+            n_shown=answer.n_shown,
+            echo=answer.echo,
+            echo_only=answer.echo_only,
         )
 
-    def _prepare(
-        self,
-        prompt: _Prompt,
-        sampling: RequestedSampling,
-        *,
-        greedy: bool,
-        stopping: StoppingParameters,
-        n_top_tokens: int,
-        logprobs: bool,
+    def _branches(
+        self, first: PreparedGeneration, sampling: RequestedSampling
+    ) -> tuple[PreparedGeneration, ...]:
+        """All generations of a prompt. They differ in their seeds: from a seed that the client sent
+        they count up, so that the first one does not depend on how many there are."""
+        return tuple(
+            self._branch(first, sampling, branch=branch) for branch in range(first.n_branches)
+        )
+
+    def _branch(
+        self, first: PreparedGeneration, sampling: RequestedSampling, *, branch: int
     ) -> PreparedGeneration:
-        """What all routes share."""
-        seed = self.draw_seed() if sampling.seed is None else sampling.seed
-        return PreparedGeneration(
-            request=GenerationRequest(
-                prompt_ids=tuple(prompt.ids),
-                sampling=sampling.parameters(greedy=greedy, seed=seed),
-                stopping=stopping,
-                logprobs=logprobs,
-                n_top_tokens=n_top_tokens,
-            ),
-            prompt=prompt.text,
-            n_prompt_tokens=len(prompt.ids),
-            reported_seed=None if greedy else seed,
-            logprobs=logprobs,
+        if first.request.sampling.greedy:
+            return attrs.evolve(first, branch=branch)
+        seed = self.draw_seed() if sampling.seed is None else (sampling.seed + branch) % 2**64
+        seeded = attrs.evolve(first.request.sampling, seed=seed)
+        return attrs.evolve(
+            first,
+            request=attrs.evolve(first.request, sampling=seeded),
+            reported_seed=seed,
+            branch=branch,
         )
 
-    def _native_prompt(self, request: GenerateRequest) -> _Prompt:
-        """Rules 12 and 13. Truncation keeps the end of the prompt, as TGI's does."""
-        if not request.inputs:
-            reject("`inputs` cannot be empty", field="inputs")
-        truncate = request.parameters.truncate
-        if truncate is not None and not 0 < truncate <= self.limits.max_input_tokens:
-            reject(
-                "`truncate` must be strictly positive and less than "
-                f"{self.limits.max_input_tokens}. Given: {truncate}",
-                field="parameters.truncate",
-            )
-        ids = self._encode(request.inputs, add_special=True, field="inputs")
-        return _Prompt(request.inputs, ids if truncate is None else ids[-truncate:], "inputs")
-
-    def _completion_prompt(self, prompt: str | tuple[TokenId, ...], *, field: str) -> _Prompt:
-        if not prompt:
-            reject("`inputs` cannot be empty", field=field)
-        if isinstance(prompt, str):
-            return _Prompt(prompt, self._encode(prompt, add_special=True, field=field), field)
-        return _Prompt("", prompt, field)
-
-    def _encode(self, text: str, *, add_special: bool, field: str) -> Sequence[TokenId]:
-        ids = self.tokenizer.encode(text, add_special=add_special)
-        if not ids:
-            reject("the prompt has no tokens", field=field)
-        return ids
-
-    def _render(self, prompt: ChatPrompt) -> str:
+    def _render(self, request: ChatRequest) -> str:
+        prompt = chat_prompt(request)
         if self.chat_templates is None:
             raise TemplateError("template not found")
         return self.chat_templates.render(

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from .fields import F32, I32, U32, U64
+from .fields import U32, U64, Fraction, Penalty, PositiveF32, PositiveI32, PositiveU32, PositiveU64
 
 
 @attrs.frozen(kw_only=True)
@@ -44,17 +44,17 @@ class GenerateParameters:
     """``parameters`` of a native request; ``None`` means that the client left it to us."""
 
     best_of: U64 | None = None
-    temperature: F32 | None = None
-    repetition_penalty: F32 | None = None
-    frequency_penalty: F32 | None = None
-    top_k: I32 | None = None
-    top_p: F32 | None = None
-    typical_p: F32 | None = None
+    temperature: PositiveF32 | None = None
+    repetition_penalty: PositiveF32 | None = None
+    frequency_penalty: Penalty | None = None
+    top_k: PositiveI32 | None = None
+    top_p: Fraction | None = None
+    typical_p: Fraction | None = None
     do_sample: bool = False
-    max_new_tokens: U32 | None = None
+    max_new_tokens: PositiveU32 | None = None
     return_full_text: bool | None = None
     stop: tuple[str, ...] = ()
-    truncate: U64 | None = None
+    truncate: PositiveU64 | None = None
     watermark: bool = False
     details: bool = False
     decoder_input_details: bool = False

@@ -1,6 +1,7 @@
 """Bytes of a body to plain JSON values, as strict as the Rust parser that TGI uses."""
 
 import json
+import sys
 from collections import Counter
 from typing import NoReturn
 
@@ -9,6 +10,10 @@ from .parse_error import ParseError
 _MAX_DEPTH = 128
 """Lists and objects inside each other; serde_json's limit. It also keeps every later walk over a
 value, such as a template's, away from Python's recursion limit."""
+
+
+class NotJson(Exception):
+    """The reason, in a few words, why a text is not acceptable as JSON."""
 
 
 class RepeatedKeys(dict[str, object]):
@@ -22,16 +27,28 @@ def load(body: bytes) -> object:
     let pass: NaN, infinities, lone surrogates, bottomless nesting. Keys given twice are kept for
     the caller to judge, see ``RepeatedKeys``."""
     try:
-        text = body.decode()
+        return loads(body.decode())
+    except UnicodeDecodeError as error:
+        reason = f"it is not UTF-8 at byte {error.start}"
+    except NotJson as error:
+        reason = str(error)
+    raise ParseError(f"Failed to parse the request body as JSON: {reason}", status=400)
+
+
+def loads(text: str) -> object:
+    """``load`` for JSON that stands inside a body as a string. Raises NotJson."""
+    try:
         value: object = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
         _check_depth(value, text)
-        _check_surrogates(value, text)
     except RecursionError:
-        _refuse("it is nested too deeply")
-    except UnicodeDecodeError as error:
-        _refuse(f"it is not UTF-8 at byte {error.start}")
-    except ValueError as error:  # also JSONDecodeError, and integers of thousands of digits
-        _refuse(str(error))
+        raise NotJson("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise NotJson(str(error)) from None
+    except ValueError:
+        # Python's own words tell how to allow integers of so many digits: nothing for clients.
+        limit = sys.get_int_max_str_digits()
+        raise NotJson(f"Exceeds the limit of {limit} digits for an integer") from None
+    _check_surrogates(value, text)
     return value
 
 
@@ -45,12 +62,8 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return with_repetitions
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise ParseError(f"Failed to parse the request body as JSON: {reason}", status=400) from None
-
-
 def _refuse_constant(name: str) -> NoReturn:
-    _refuse(f"{name} is not a JSON number")
+    raise NotJson(f"{name} is not a JSON number")
 
 
 def _check_depth(value: object, text: str) -> None:
@@ -62,7 +75,7 @@ def _check_depth(value: object, text: str) -> None:
         level = [child for parent in level for child in _children(parent)]
         if not level:
             return
-    _refuse(f"it is nested deeper than {_MAX_DEPTH} levels")
+    raise NotJson(f"it is nested deeper than {_MAX_DEPTH} levels")
 
 
 def _children(value: object) -> list[object]:
@@ -78,4 +91,4 @@ def _check_surrogates(value: object, text: str) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        _refuse("it contains half of a surrogate pair")
+        raise NotJson("it contains half of a surrogate pair") from None

@@ -2,14 +2,33 @@
 
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import attrs
 
-from .fields import ALIASES, F32, I32, I64, NULL_IS_DEFAULT, U32, U64
+from .fields import (
+    ALIASES,
+    F32,
+    I64,
+    NULL_IS_DEFAULT,
+    U32,
+    U64,
+    FractionOrOne,
+    Penalty,
+    PositiveF32,
+    PositiveI32,
+    PositiveU32,
+    ValueRange,
+)
 from .generate_requests import JsonSchema
 
 _NULLABLE = {NULL_IS_DEFAULT: True}
+
+MAX_TOP_LOGPROBS = 20
+"""OpenAI's own limit."""
+
+MAX_LOGIT_BIAS = 100.0
+"""OpenAI's own limit, either sign: as good as a ban, or as the only choice."""
 
 
 @attrs.frozen(kw_only=True)
@@ -129,7 +148,10 @@ ResponseFormat = TextFormat | JsonObjectFormat | RegexFormat | JsonSchemaFormat
 
 StopStrings = str | tuple[str, ...]
 
-LogitBias = Mapping[str, F32] | tuple[F32, ...]
+LogitBias = (
+    Mapping[str, Annotated[F32, ValueRange(minimum=-MAX_LOGIT_BIAS, maximum=MAX_LOGIT_BIAS)]]
+    | tuple[F32, ...]
+)
 """OpenAI's map from token id (in decimal digits) to bias. TGI's clients may send a list, which has
 a meaning only when it is empty."""
 
@@ -148,25 +170,28 @@ class OpenAiRequest:
 
     model: str | None = None
     max_tokens: U32 | None = None
-    temperature: F32 | None = None
-    top_p: F32 | None = None
-    frequency_penalty: F32 | None = None
-    presence_penalty: F32 | None = None
+    """0 only where a completion is to ``echo`` its prompt."""
+    temperature: Annotated[F32, ValueRange(minimum=0)] | None = None
+    """0: greedy decoding."""
+    top_p: FractionOrOne | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
     seed: U64 | None = None
     stop: StopStrings | None = None
     stream: bool = attrs.field(default=False, metadata=_NULLABLE)
     stream_options: StreamOptions | None = None
     logit_bias: LogitBias | None = None
-    n: U32 | None = None
+    n: PositiveU32 | None = None
+    """Choices of one prompt."""
     # Beyond OpenAI:
-    top_k: I32 | None = None
-    min_p: F32 | None = None
-    typical_p: F32 | None = None
-    repetition_penalty: F32 | None = None
+    top_k: PositiveI32 | None = None
+    min_p: Annotated[F32, ValueRange(minimum=0, maximum=1)] | None = None
+    typical_p: FractionOrOne | None = None
+    repetition_penalty: PositiveF32 | None = None
     ignore_eos: bool = attrs.field(default=False, metadata=_NULLABLE)
+    watermark: bool = attrs.field(default=False, metadata=_NULLABLE)
     # Read so that they can be refused by name while they are not supported:
     grammar: object = None
-    watermark: bool = attrs.field(default=False, metadata=_NULLABLE)
     adapter_id: str | None = None
     guided_json: object = None
     guided_regex: str | None = None
@@ -177,9 +202,9 @@ class OpenAiRequest:
 @attrs.frozen(kw_only=True)
 class ChatRequest(OpenAiRequest):
     messages: tuple[Message, ...]
-    max_completion_tokens: U32 | None = None
+    max_completion_tokens: PositiveU32 | None = None
     logprobs: bool = attrs.field(default=False, metadata=_NULLABLE)
-    top_logprobs: U32 | None = None
+    top_logprobs: Annotated[U32, ValueRange(maximum=MAX_TOP_LOGPROBS)] | None = None
     tools: tuple[Tool, ...] | None = None
     tool_choice: str | NamedToolChoice | None = None
     tool_prompt: str | None = None
@@ -190,6 +215,8 @@ class ChatRequest(OpenAiRequest):
     functions: object = None
     function_call: object = None
     web_search_options: object = None
+    prediction: object = None
+    moderation: object = None
     chat_template_kwargs: Mapping[str, object] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -198,8 +225,11 @@ class ChatRequest(OpenAiRequest):
 @attrs.frozen(kw_only=True)
 class CompletionRequest(OpenAiRequest):
     prompt: Prompt
-    logprobs: U32 | None = None
+    logprobs: Annotated[U32, ValueRange(maximum=MAX_TOP_LOGPROBS)] | None = None
     """How many likeliest tokens to list at each step."""
-    best_of: U32 | None = None
+    best_of: PositiveU32 | None = None
+    """Generations of one prompt, of which the ``n`` likeliest are shown."""
     echo: bool = attrs.field(default=False, metadata=_NULLABLE)
+    """Put the prompt before each choice, its logprobs too."""
     suffix: str | None = None
+    """What is to follow the generated text; for models with infill tokens. ``""`` is one too."""

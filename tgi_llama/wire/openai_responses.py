@@ -39,11 +39,14 @@ class ChatLogprobs:
 
 @attrs.frozen(kw_only=True)
 class CompletionLogprobs:
-    """The parallel lists of text completions, one entry per generated token."""
+    """The parallel lists of text completions, one entry per token: the prompt's where it is echoed,
+    then the generated ones."""
 
     tokens: tuple[str, ...]
     token_logprobs: tuple[F32 | None, ...]
-    top_logprobs: tuple[Mapping[str, F32], ...] | None
+    """None for the first token of a prompt."""
+    top_logprobs: tuple[Mapping[str, F32] | None, ...] | None
+    """An entry is None for the first token of a prompt; all of it where none were asked for."""
     text_offset: tuple[int, ...]
     """Where each token begins, in characters of the text."""
 
