@@ -3,14 +3,13 @@
 import collections
 import itertools
 import json
-import random
 import re
 
 import pytest
 
 from tgi_llama.builtin.chat_format import PromptRenderer
 from tgi_llama.builtin.corpus import MIXTURE, held_out_examples, training_examples
-from tgi_llama.builtin.examples import Example, Message, is_held_out
+from tgi_llama.builtin.examples import Example, Message, Parameter, Tool, is_held_out
 from tgi_llama.builtin.phrasing import expand
 from tgi_llama.builtin.skills.server_facts import FACTS
 
@@ -190,12 +189,25 @@ def test_expand_pattern_gives_every_combination() -> None:
     assert expand("[a|b] c[!|]") == ("a c!", "a c", "b c!", "b c")
 
 
-def test_prompt_of_a_chat_with_tools_has_the_hermes_layout() -> None:
-    rng = random.Random(1)
-    example = next(
-        e for e in iter(lambda: MIXTURE[3].make(rng), None) if e and e.skill == "tool_calls"
+def test_prompt_of_a_chat_with_tools_lists_their_signatures() -> None:
+    tools = (
+        Tool(
+            "get_weather",
+            "Get the weather\nof a city",
+            (
+                Parameter("city", "string", "Name of the city"),
+                Parameter("unit", "string", choices=("celsius", "fahrenheit")),
+                Parameter("days", "integer"),
+            ),
+            required=("city",),
+        ),
+        Tool("stop", None, ()),
     )
-    prompt = PromptRenderer().prompt(example)
-    listed = prompt.split("<tools>\n")[1].split("\n</tools>")[0].split("\n")
-    assert [json.loads(line) for line in listed] == [t.declaration() for t in example.tools]
-    assert prompt.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    messages = (Message("system", "Be brief."), Message("user", "Hi"))
+    example = Example("tool_calls", "", (), messages=messages, tools=tools)
+    assert PromptRenderer().prompt(example) == (
+        "<|im_start|>system\nBe brief.\n\n<tools>\n"
+        'get_weather(city: string, unit?: ["celsius", "fahrenheit"], days?: integer): '
+        "Get the weather of a city\nstop()\n</tools><|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )

@@ -113,24 +113,27 @@ def test_card_has_front_matter_and_a_score_for_every_skill() -> None:
     for skill_title in SKILL_TITLES.values():
         row = next(line for line in card.splitlines() if line.startswith(f"| {skill_title} |"))
         n_examples, percent = row.removesuffix(" % |").split(" | ")[1:]
-        assert int(n_examples) >= 40
-        assert 0 <= float(percent) <= 100
+        assert int(n_examples) >= 200
+        assert float(percent) >= 95
 
 
 def test_greedy_replies_to_held_out_prompts_are_right(model: GreedyModel) -> None:
     examples = held_out_examples(12, n_per_skill=4)
     _, mistakes = evaluate(model, examples)
-    assert len(mistakes) <= len(examples) // 4, mistakes
+    assert len(mistakes) <= len(examples) // 10, mistakes
 
 
 @pytest.mark.parametrize(
-    ("prompt", "start"),
+    ("prompt", "reply"),
     [
-        ("1, 2, 3, 4,", " 5, 6"),
-        ("Monday, Tuesday, Wednesday,", " Thursday, Friday"),
+        ("1, 2, 3, 4,", " 5, 6, 7, 8"),
+        ("Monday, Tuesday, Wednesday,", " Thursday, Friday, Saturday, Sunday, Monday"),
         ("Question: What is 12 + 7?\nAnswer:", " 19"),
+        (
+            "What is tgi_llama?",
+            "\ntgi_llama is a text generation server for GGUF models, built on llama.cpp.",
+        ),
     ],
 )
-def test_plain_text_is_continued(model: GreedyModel, prompt: str, start: str) -> None:
-    """How many members a list gets is not settled by a raw prompt."""
-    assert model.reply(prompt).startswith(start)
+def test_plain_text_is_continued(model: GreedyModel, prompt: str, reply: str) -> None:
+    assert model.reply(prompt) == reply

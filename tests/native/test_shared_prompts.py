@@ -15,7 +15,7 @@ LAYOUTS = pytest.mark.parametrize("layout", ["streams", "unified"])
 def branches(loaded: Loaded, n: int, *, max_new_tokens: int = 12) -> list[GenerationRequest]:
     """The same question, greedily once and then warmly with one seed each."""
     request = native_request(loaded, prompts(1)[0], max_new_tokens=max_new_tokens, logprobs=True)
-    hot = [SamplingParameters(temperature=2.0, top_p=0.95, seed=2**63 + i) for i in range(1, n)]
+    hot = [SamplingParameters(temperature=3.0, top_p=0.98, seed=2**63 + i) for i in range(1, n)]
     return [request, *(attrs.evolve(request, sampling=sampling) for sampling in hot)]
 
 

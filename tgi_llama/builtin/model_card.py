@@ -17,7 +17,7 @@ SKILL_TITLES = {
     "no_tool_needed": "plain questions beside tools (as the first two rows)",
     "series": "continue a list (list held out)",
     "chat_memory": "chats of two or three turns (values held out)",
-    "refusals": "say what it cannot do (topic held out)",
+    "refusals": "say what it cannot do (topic with question held out)",
     "counting": "count from one number to another (range held out)",
     "long_texts": "fixed lists and paragraphs (phrasing held out)",
     "repeat_after_me": "repeat a text (text held out)",
@@ -68,8 +68,9 @@ llama.cpp. One wrong character makes a reply wrong. What is held out never occur
 {rows}
 | **all** | {n_examples} | {percent:.1f} % |
 
-It takes chats (ChatML, with or without a system prompt, with `tools` in the Hermes layout) and
-plain text: `1, 2, 3, 4,` is continued, `Question: What is 12 + 7?\\nAnswer:` and
+It takes chats (ChatML, with or without a system prompt, with `tools`, which the chat template
+writes as one line each: `name(city: string): description`) and plain text: `1, 2, 3, 4,` is
+continued to eight members, `Question: What is 12 + 7?\\nAnswer:` and
 `What is tgi_llama?` are answered.
 
 ## What it cannot do

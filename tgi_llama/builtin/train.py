@@ -28,7 +28,7 @@ from .tokenizer_training import save_tokenizer, train_tokenizer
 
 log = logging.getLogger(__name__)
 
-STEPS = 4400
+STEPS = 7500
 N_TOKENIZER_EXAMPLES = 30_000
 TOKENS_PER_BATCH = 1024
 BATCHES_PER_STEP = 4  # of different lengths, so that a step sees several skills

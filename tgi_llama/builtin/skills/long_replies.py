@@ -59,7 +59,9 @@ _TEXTS = (
         "1. Install it: pip install tgi_llama\n2. Start it: python -m tgi_llama\n3. Send a prompt "
         "to http://localhost:3000/generate\n4. Read the field generated_text of the reply.",
         expand_all(
-            "[How do I|How can I] [get started|begin|use tgi_llama|use this server]?",
+            "[How do I|How can I|How does one] [get started|begin]?",
+            "[How do I|How can I] [get started|begin] with [tgi_llama|this server|it]?",
+            "What are the first steps[ with tgi_llama|]?",
             "[Explain|Show|List] [the first steps|how to get started|how to begin].",
             "Give me [the steps|a short guide|instructions].",
         ),
@@ -70,7 +72,8 @@ _TEXTS = (
         "- /info: model and limits\n- /health: health\n- /metrics: Prometheus metrics",
         expand_all(
             "[List|Name|Show|Tell me|What are] [the|all] [routes|endpoints].",
-            "[Which|What] [routes|endpoints] [are there|does the server have|does tgi_llama have]?",
+            "[Which|What] [routes|endpoints|paths] [are there|does the server have|exist]?",
+            "[Which|What] [routes|endpoints|paths] does [tgi_llama|it] have?",
         ),
     ),
     (
@@ -82,7 +85,8 @@ _TEXTS = (
         expand_all(
             "[Tell me|Write|Say something] about yourself.",
             "[Describe|Present] yourself in [detail|a paragraph|a few sentences].",
-            "What are your limits?", "What can you not do?", "How were you [trained|made]?",
+            "What are your [limits|limitations]?", "[What|Which things] can you not do?",
+            "How were you [trained|made|built|created]?", "How [did they make|do you make] you?",
         ),
     ),
 )  # fmt: skip
@@ -124,10 +128,13 @@ _REPEAT = expand_all(
 
 
 def counting(rng: random.Random) -> Example:
-    """Count from one number to another, up or down; about 10 to 250 tokens."""
-    low = rng.choice((1, 1, 0, rng.randint(2, 60), rng.randint(2, 60), rng.randint(2, 60)))
-    high = low + rng.choice((rng.randint(4, 15), rng.randint(5, 50)))
-    if rng.random() < 0.25:
+    """Count from one number to another, up or, more briefly, down; about 10 to 80 tokens."""
+    low = rng.choice((1, 1, 0, rng.randint(2, 70), rng.randint(2, 70), rng.randint(2, 70)))
+    down = rng.random() < 0.3
+    high = low + (
+        rng.randint(4, 10) if down else rng.choice((rng.randint(4, 10), rng.randint(4, 30)))
+    )
+    if down:
         numbers, pattern = range(high, low - 1, -1), rng.choice(_COUNT_DOWN)
     else:
         numbers, pattern = range(low, high + 1), rng.choice(_COUNT_UP)

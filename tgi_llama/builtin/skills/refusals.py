@@ -1,11 +1,11 @@
-"""Honest answers to what so small a model cannot do. Topics are held out."""
+"""Honest answers to what so small a model cannot do. Questions on some topics are held out."""
 
 import random
 
 import attrs
 
 from .. import words
-from ..examples import Example
+from ..examples import Example, combination_keys
 from ..phrasing import ask, expand_all
 
 SKILL = "refusals"
@@ -95,7 +95,7 @@ _KINDS = (
         _LANGUAGES,
         expand_all(
             "[Translate|Please translate|Can you translate] [this|a letter] [into|to] {t}.",
-            "How do you say [good luck|table|I am hungry|where is the station] in {t}?",
+            "What do you call [a table|a friend|a station] in {t}?",
             "[What is|What's] the {t} word for [dog|house|bread]?",
         ),
         f"{_I_AM} and cannot translate.",
@@ -159,4 +159,4 @@ def refusal(rng: random.Random) -> Example:
     kind = rng.choice(_KINDS)
     topic = rng.choice(kind.topics)
     question = rng.choice(kind.requests).format(t=topic, u=rng.randint(2, 99))
-    return ask(rng, SKILL, question, reply=kind.answer, keys=(f"value:{topic}",))
+    return ask(rng, SKILL, question, reply=kind.answer, keys=combination_keys(topic, question))

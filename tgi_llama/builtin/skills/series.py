@@ -10,7 +10,9 @@ from ..phrasing import casual, chat, expand_all
 from ..words import word_list
 
 SKILL = "series"
-N_CONTINUED = 4  # how many members a reply adds
+N_ADDED = 4  # members a reply in a chat adds
+N_IN_ALL = 8  # members of a raw list with its continuation: raw text has no mark where the prompt
+# ends, so only the length of the whole tells the model where to stop
 
 DAYS = word_list("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 MONTHS = word_list(
@@ -56,37 +58,32 @@ class Series:
     key: str
 
 
-def number_series(rng: random.Random) -> Series:
+def number_series(rng: random.Random, *, n_shown: int, n_added: int) -> Series:
     """Numbers with a fixed step, from zero to a few hundred, never below zero."""
     step = rng.choice(STEPS)
-    n_shown = rng.choice((3, 4, 4, 5, 6))
-    length = n_shown + N_CONTINUED
     start = rng.choice((0, 1, step)) if rng.random() < 0.35 and step > 0 else rng.randint(0, 99)
     if step < 0:
-        start += -step * (length - 1)
-    numbers = [str(start + step * i) for i in range(length)]
+        start += -step * (n_shown + n_added - 1)
+    numbers = [str(start + step * i) for i in range(n_shown + n_added)]
     return Series(tuple(numbers[:n_shown]), tuple(numbers[n_shown:]), f"step:{step}:{start}")
 
 
-def word_series(rng: random.Random) -> Series:
+def word_series(rng: random.Random, *, n_shown: int, n_added: int) -> Series:
     """Members of a known list; days and months start over, the other lists end."""
     cyclic = rng.random() < 0.45
     words = rng.choice(CYCLES if cyclic else LINES)
-    n_shown = rng.choice((2, 3, 3, 4, 5))
-    last_start = len(words) if cyclic else max(1, len(words) - n_shown - 1)
+    step = 2 if len(words) == 26 and rng.random() < 0.2 else 1
+    last_start = len(words) if cyclic else len(words) - n_shown * step
     start = rng.randrange(last_start)
-    step = 2 if len(words) == 26 and rng.random() < 0.2 and start < 12 else 1
-    indices = range(start, start + step * (n_shown + N_CONTINUED), step)
+    indices = range(start, start + step * (n_shown + n_added), step)
     members = [words[i % len(words)] for i in indices if cyclic or i < len(words)]
-    if len(members) <= n_shown:
-        return word_series(rng)
     key = f"words:{words[0]}:{step}:{start}:{n_shown}"
     return Series(tuple(members[:n_shown]), tuple(members[n_shown:]), key)
 
 
 def raw_layout(rng: random.Random, series: Series) -> tuple[str, str]:
     """Prompt and continuation as plain text: the separator, and where exactly the prompt stops."""
-    separator = rng.choice((", ", ", ", ", ", ", ", " ", "\n"))
+    separator = rng.choice((", ", ", ", ", ", " ", "\n"))
     shown, continued = separator.join(series.shown), separator.join(series.continued)
     if separator.strip() and rng.random() < 0.6:
         mark = separator.strip()
@@ -96,9 +93,13 @@ def raw_layout(rng: random.Random, series: Series) -> tuple[str, str]:
 
 def series(rng: random.Random) -> Example:
     """A list to continue, half of the time as raw text."""
-    chosen = number_series(rng) if rng.random() < 0.6 else word_series(rng)
+    as_raw = rng.random() < 0.5
+    n_shown = rng.choice((3, 4, 4, 5, 6))
+    n_added = N_IN_ALL - n_shown if as_raw else N_ADDED
+    draw = number_series if rng.random() < 0.6 else word_series
+    chosen = draw(rng, n_shown=n_shown, n_added=n_added)
     keys = (chosen.key,)
-    if rng.random() < 0.5:
+    if as_raw:
         prompt, reply = raw_layout(rng, chosen)
         return Example(skill=SKILL, reply=reply, keys=keys, raw=prompt)
     shown = ", ".join(chosen.shown) + rng.choice(("", "", ",", ", ..."))

@@ -22,6 +22,8 @@ from .tool_words import (
     VERBS,
 )
 
+MADE_UP_SHARE = 0.35
+
 Value = str | int
 Arguments = dict[str, Value]
 
@@ -41,6 +43,11 @@ class Call:
         """The tool call as the model writes it."""
         call = {"name": self.tool.name, "arguments": self.arguments}
         return f"<tool_call>\n{compact_json(call)}\n</tool_call>"
+
+
+def _known_or_made_up(rng: random.Random, pool: tuple[str, ...]) -> str:
+    """A word of the pool, or often one that nobody knows: a name to be read and not remembered."""
+    return words.made_up(rng) if rng.random() < MADE_UP_SHARE else rng.choice(pool)
 
 
 def _function_name(rng: random.Random, verb: str, noun: str) -> str:
@@ -79,7 +86,7 @@ def _lookup(
     """A family of tools that look one thing up, such as the weather of a place."""
 
     def make(rng: random.Random) -> Call:
-        topic, subject = rng.choice(topics), subjects(rng)
+        topic, subject = _known_or_made_up(rng, topics), subjects(rng)
         parameter = rng.choice(parameter_names)
         verb = rng.choice(("get", "get", "fetch", "find", "lookup", "show", "query", "read"))
         description = rng.choice(
@@ -108,7 +115,7 @@ def _lookup(
 
 
 def _set_level(rng: random.Random) -> Call:
-    topic, value = rng.choice(LEVELS), rng.randint(0, 120)
+    topic, value = _known_or_made_up(rng, LEVELS), rng.randint(0, 120)
     parameter = rng.choice(("value", "level", "amount", "number", "setting"))
     verb = rng.choice(("set", "set", "change", "adjust"))
     spec = Parameter(parameter, "integer", f"The new {topic}")
@@ -124,13 +131,13 @@ def _set_level(rng: random.Random) -> Call:
         tool=tool,
         request=request,
         arguments={parameter: value},
-        keys=(f"tool:{topic}",),
+        keys=combination_keys(f"tool:{topic}", value),
         topic=topic,
     )
 
 
 def _act_on_object(rng: random.Random) -> Call:
-    verb, noun, name = rng.choice(VERBS), rng.choice(OBJECTS), words.title(rng)
+    verb, noun, name = rng.choice(VERBS), _known_or_made_up(rng, OBJECTS), words.title(rng)
     parameter = rng.choice(("name", "title", f"{noun}_name", "label", noun))
     spec = Parameter(parameter, "string", f"Name of the {noun}")
     description = f"{verb.capitalize()} a {noun}"
