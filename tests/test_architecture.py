@@ -44,9 +44,9 @@ HOMES = {
     "llama_cpp": {"llama", "builtin"},
     "ctypes": {"llama", "builtin", "engine"},  # engine: one write that keeps the interpreter lock
     "numpy": {"engine", "llama", "wire", "builtin"},
-    "quart": {"server", "lifecycle"},
+    "quart": {"server"},
     "quart_trio": {"server", "lifecycle"},
-    "hypercorn": {"server", "lifecycle", "asgi"},
+    "hypercorn": {"server", "asgi"},
     "werkzeug": {"server"},
     "flask_swagger_ui": set(),  # its files are served, its code is not run
     "cattrs": {"wire"},

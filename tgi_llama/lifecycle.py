@@ -55,7 +55,8 @@ _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 5.0
 """After the deadline: time to send the error events and to close connections in order."""
 
-_PROGRESS_STEP = 0.1
+_PROGRESS_S = 1.0
+"""Seconds between two words about a load that takes longer."""
 
 
 @attrs.define(eq=False)
@@ -108,12 +109,13 @@ class _Progress:
     """Logs how much of a large file is loaded, and gives up when a command (a stop) waits."""
 
     commands: CommandQueue
-    _next: float = attrs.field(default=_PROGRESS_STEP, init=False)
+    _next: float = attrs.field(factory=lambda: perf_counter() + _PROGRESS_S, init=False)
 
     def __call__(self, fraction: float) -> bool:
-        if fraction >= self._next:
+        now = perf_counter()
+        if now >= self._next:
             _log.info("loading the model: %d %%", fraction * 100)
-            self._next = fraction + _PROGRESS_STEP
+            self._next = now + _PROGRESS_S
         return self.commands.empty()
 
 

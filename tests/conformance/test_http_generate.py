@@ -310,8 +310,9 @@ async def test_best_of_fails_with_one_branch_and_cancels_the_other(make_site):
 
 
 async def test_each_branch_takes_a_permit(make_site):
-    site = await make_site(max_concurrent_requests=1)
-    response = await site.client().post("/generate", json=BEST_OF_2)
+    site = await make_site(max_concurrent_requests=2)
+    with site.admission.permit():
+        response = await site.client().post("/generate", json=BEST_OF_2)
     assert response.status_code == 429
     assert site.engine.n_opened == 0
     assert site.admission.n_running == 0

@@ -192,9 +192,10 @@ async def test_eos_text_is_never_shown(make_site):
 
 
 async def test_each_prompt_takes_a_permit(make_site):
-    site = await make_site(max_concurrent_requests=2)
-    assert (await fetch(site, COMPLETIONS, {"prompt": ["1", "2"]}))[0].status_code == 200
-    response, body = await fetch(site, COMPLETIONS, {"prompt": ["1", "2", "3"]})
+    site = await make_site(max_concurrent_requests=3)
+    with site.admission.permit():
+        assert (await fetch(site, COMPLETIONS, {"prompt": ["1", "2"]}))[0].status_code == 200
+        response, body = await fetch(site, COMPLETIONS, {"prompt": ["1", "2", "3"]})
     assert response.status_code == 429
     assert json.loads(body)["error"]["code"] == 429
     assert site.admission.n_running == 0
@@ -456,3 +457,36 @@ async def test_model_is_behind_the_key(make_site, path):
     assert (await client.get(path)).status_code == 401
     response = await client.get(path, headers={"authorization": "Bearer secret"})
     assert response.status_code in (200, 404)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["[" * 2000 + "]" * 2000, '{"a":' * 2000 + "1" + "}" * 2000, '{"a":"\\ud800"}', '{"a":NaN}'],
+    ids=["nested list", "nested object", "half a surrogate pair", "NaN"],
+)
+@pytest.mark.parametrize("path", [CHAT, "/chat_tokenize", "/invocations"])
+async def test_json_in_the_arguments_of_a_call_that_no_body_may_hold_stays_a_text(
+    make_site, path, arguments
+):
+    site = await make_site()
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [*MESSAGES, {"role": "assistant", "tool_calls": [call]}, *MESSAGES]
+    response, _ = await fetch(site, path, {"messages": messages, "max_tokens": 2})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "payload"),
+    [
+        (COMPLETIONS, {"prompt": ["a", "b"], "n": 2}),
+        (CHAT, {"messages": MESSAGES, "n": 4}),
+        ("/vertex", {"instances": [{"inputs": "a"}] * 4}),
+    ],
+    ids=["completions", "chat", "vertex"],
+)
+async def test_call_that_could_never_run_is_wrong_and_not_early(make_site, path, payload):
+    site = await make_site(max_concurrent_requests=3)
+    response, body = await fetch(site, path, payload)
+    assert response.status_code == 422
+    assert "asks for 4 generations, and this server runs at most 3" in body
+    assert "retry-after" not in response.headers

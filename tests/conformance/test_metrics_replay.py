@@ -296,8 +296,9 @@ async def test_server_that_is_draining(make_site):
 
 
 async def test_server_without_a_permit_left(make_site):
-    site = await make_site(max_concurrent_requests=2)
-    changed = await changes_of(site, lambda: site.client().post("/v1/completions", json=THREE))
+    site = await make_site(max_concurrent_requests=3)
+    with site.admission.permit():
+        changed = await changes_of(site, lambda: site.client().post("/v1/completions", json=THREE))
     assert changed == dict(counted(err="overloaded"))
 
 

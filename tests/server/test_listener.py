@@ -3,7 +3,7 @@
 import socket
 
 import trio
-from fakes.raw_client import RawClient, get
+from fakes.raw_client import RawClient, get, post
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from trio.testing import wait_all_tasks_blocked
 
@@ -91,4 +91,24 @@ async def test_answer_larger_than_the_socket_takes_at_once_arrives_whole() -> No
                 received = b""
                 while not received.endswith(b"\r\n\r\n" + body):
                     received += await client.receive_some(2**16)
+        nursery.cancel_scope.cancel()
+
+
+async def test_sockets_of_clients_that_have_left_are_closed_at_once() -> None:
+    async def short(_scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await answer(send, b"done")
+
+    async with trio.open_nursery() as nursery:
+        server = HttpServer(short, bind("127.0.0.1", 0))
+        addresses = await nursery.start(server.run)
+        for _ in range(8):
+            async with await trio.open_tcp_stream("127.0.0.1", port_of(addresses)) as stream:
+                client = RawClient(stream)
+                await client.send(post("/", {}))
+                assert (await client.read_response()).body == b"done"
+        server.stop_accepting()
+        with trio.fail_after(PATIENCE_S):
+            await server.wait_closed()
         nursery.cancel_scope.cancel()

@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tgi_llama.engine.decode_loop import Publication, Stop, Submit
 from tgi_llama.engine.engine import Engine
-from tgi_llama.generation import StepReport
+from tgi_llama.generation import PromptToken, StepReport, TokenId
 from tgi_llama.server import listener
 from tgi_llama.server.generations import Generation, Generations
 from tgi_llama.server.request_record import RequestRecord
@@ -117,6 +117,7 @@ async def test_client_that_reads_late_gets_all_events_in_order(make_site, nurser
 @attrs.define
 class Writer:
     ready: bool = True
+    takes_all: bool = True
     written: list[bytes] = attrs.field(factory=list)
 
     def is_ready(self):
@@ -124,6 +125,7 @@ class Writer:
 
     def write_part(self, data):
         self.written.append(data)
+        self.ready = self.takes_all
 
 
 class Frames:
@@ -137,6 +139,13 @@ class Frames:
 
     def failure(self, _failure):
         return b"failed"
+
+
+async def wait_for_chunks(played, n):
+    """A worker's thread is at work, so there is no telling when."""
+    with trio.fail_after(10):
+        while len(played.chunks) < n:
+            await played.grown.wait()
 
 
 class Stream:
@@ -167,10 +176,13 @@ class Played:
     stream: Stream
     writer: Writer
     chunks: list[bytes] = attrs.field(factory=list)
+    grown: trio.Event = attrs.field(factory=trio.Event)
 
     async def read(self, body):
         async for chunk in body:
             self.chunks.append(chunk)
+            self.grown.set()
+            self.grown = trio.Event()
 
 
 @pytest.fixture
@@ -185,6 +197,7 @@ async def played(make_site, nursery):
         record=RequestRecord(site.services.metrics),
         release=lambda: None,
         keep_alive_s=15.0,
+        on_worker=site.services.admission.validate,
         writer=writer,
     )
     play = Played(stream, writer)
@@ -214,6 +227,24 @@ async def test_event_after_one_that_was_refused_does_not_overtake_it(played):
     await deliver(played, "c")  # before the body had its turn
     await deliver(played, "d")
     assert (played.chunks, played.writer.written) == ([b"a", b"bc"], [b"d"])
+
+
+async def test_rest_of_an_event_is_sent_at_once_and_not_with_the_next_one(played):
+    await deliver(played, "a")
+    played.writer.takes_all = False
+    await deliver(played, "b")
+    assert (played.chunks, played.writer.written) == ([b"a", b":\n\n"], [b"b"])
+    played.writer.takes_all = played.writer.ready = True
+    await deliver(played, "c")
+    assert (played.chunks, played.writer.written) == ([b"a", b":\n\n"], [b"b", b"c"])
+
+
+async def test_event_with_a_prompt_takes_the_long_way(played):
+    await deliver(played, "a")
+    prompt = (PromptToken(TokenId(1), "p", None),) * 300
+    played.stream.deliver(attrs.evolve(text_events("b")[0], finish=None, prompt_tokens=prompt))
+    await wait_for_chunks(played, 2)
+    assert (played.chunks, played.writer.written) == ([b"a", b"b"], [])
 
 
 async def test_event_on_the_short_way_puts_off_the_comment(played, mock_clock):

@@ -21,7 +21,9 @@ QUANTIZATION = gguf.GGMLQuantizationType.Q8_0
 
 def write_gguf(model: Llama, tokenizer: Tokenizer, path: Path) -> None:
     """Writes matrices as Q8_0 and norms as float32. The output matrix is the embedding."""
-    writer = gguf.GGUFWriter(path, "llama")
+    # A server that runs the model has the old file mapped, so it must not change under it.
+    unfinished = path.with_suffix(".unfinished")
+    writer = gguf.GGUFWriter(unfinished, "llama")
     _add_general(writer)
     _add_shape(writer, model.shape)
     _add_tokenizer(writer, tokenizer)
@@ -36,6 +38,7 @@ def write_gguf(model: Llama, tokenizer: Tokenizer, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    unfinished.replace(path)
 
 
 def read_gguf(model: Llama, path: Path) -> None:

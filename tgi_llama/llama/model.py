@@ -50,7 +50,10 @@ class Model:
         with log.captured() as lines:
             pointer = native.llama_model_load_from_file(os.fsencode(path), params)
         if not pointer:
-            raise ConfigError(f"cannot load the model {path}: {_reason(lines)}")
+            raise ConfigError(
+                f"--model-gguf: expected a complete GGUF file, but llama.cpp cannot load {path}: "
+                f"{_reason(lines)}"
+            )
         try:
             check_generates(
                 has_encoder=native.llama_model_has_encoder(pointer),

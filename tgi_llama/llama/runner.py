@@ -84,6 +84,11 @@ def _warn_about_gpu(config: Config) -> None:
             "--n-gpu-layers %d has no effect: this llama.cpp was built without GPU support",
             config.n_gpu_layers,
         )
+    if config.split_mode != "layer" and not native.llama_supports_gpu_offload():
+        _log.warning(
+            "--split-mode %s has no effect: this llama.cpp was built without GPU support",
+            config.split_mode,
+        )
 
 
 def _describe(model: Model, context: Context, config: Config) -> ModelDescription:

@@ -15,7 +15,7 @@ _PARSED_AT_ONCE_BYTES = 32 * 1024
 """Strict parsing takes about 0.1 ms per kilobyte, for which all streams wait on the Trio thread;
 longer bodies are parsed by a validation worker."""
 
-_WRITTEN_AT_ONCE_TOKENS = 256
+WRITTEN_AT_ONCE_TOKENS = 256
 """The same for long answers: with several alternatives a token, 2000 tokens take 30 ms to write."""
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ async def read_request(request: Request, kind: type[T], admission: Admission) ->
 
 async def write_answer(make: Callable[[], object], n_tokens: int, admission: Admission) -> bytes:
     """The JSON of what ``make`` returns, an answer that lists up to ``n_tokens`` tokens."""
-    if n_tokens <= _WRITTEN_AT_ONCE_TOKENS:
+    if n_tokens <= WRITTEN_AT_ONCE_TOKENS:
         return converter.dump(make())
     return await admission.validate(lambda: converter.dump(make()))
 

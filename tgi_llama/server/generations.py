@@ -13,7 +13,8 @@ from typing import Protocol, Self
 import attrs
 import trio
 
-from tgi_llama.errors import Overloaded, RequestError
+from tgi_llama.admission import Admission
+from tgi_llama.errors import Overloaded, RequestError, ValidationError
 from tgi_llama.generation import Finish, FinishReason, PromptToken, Token, TokenEvent
 from tgi_llama.metrics import GenerationTimes
 from tgi_llama.validation.validator import PreparedGeneration
@@ -98,6 +99,7 @@ async def start(
         precheck()
         raise
     prepared = await admission.validate(prepare)
+    check_can_run(len(prepared), admission)
     if len(prepared) > 1:
         resources.enter_context(admission.further_permits(len(prepared) - 1))
     for one in prepared:
@@ -114,6 +116,17 @@ async def start(
             services.metrics.generation_queued()
             members.append(Generation(branch, stream, received, submitted, services))
     return Generations(members)
+
+
+def check_can_run(n_generations: int, admission: Admission) -> None:
+    """Raises ValidationError for a call that could not run even alone: trying again, which is what
+    an overload asks for, would never help."""
+    most = admission.max_concurrent_requests
+    if n_generations > 1 and 0 < most < n_generations:
+        raise ValidationError(
+            f"the call asks for {n_generations} generations, and this server runs at most {most} "
+            "at a time"
+        )
 
 
 def one_per_prompt(prepared: Iterable[PreparedGeneration]) -> list[PreparedGeneration]:

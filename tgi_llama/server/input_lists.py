@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import attrs
 from quart import Response, request
 
-from tgi_llama.errors import Overloaded, TemplateError, ToolError, ValidationError
+from tgi_llama.errors import TemplateError, ToolError, ValidationError
 from tgi_llama.metrics import FailureKind
 from tgi_llama.validation.validator import PreparedGeneration, Validator
 from tgi_llama.wire import converter
@@ -61,8 +61,7 @@ async def answer_each(services: Services, inputs: Sequence[Input]) -> list[str]:
     """The texts of all inputs, in their order; they are generated at the same time, with a permit
     for each generation. The request is then a success. Raises as ``generations.start``, and the
     error of the first generation that fails, which ends the others."""
-    if len(inputs) > services.admission.max_concurrent_requests:
-        raise Overloaded("Model is overloaded")  # before the work on inputs that cannot all run
+    generations.check_can_run(len(inputs), services.admission)  # before the work on all of them
     validator = services.validator
 
     def prepare() -> list[PreparedGeneration]:

@@ -15,7 +15,7 @@ from typing import cast
 import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Event, RawData
+from hypercorn.events import Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -183,7 +183,21 @@ class _Connection(TCPServer):
     _unsent = b""
     """Of the last ``write_part``; it goes before everything else."""
 
+    _has_left = False
+    """The client has closed its side."""
+
+    async def _read_data(self) -> None:
+        """Hypercorn would keep the socket of a client that has left until the idle time-out, and
+        with enough of them every file descriptor."""
+        try:
+            await super()._read_data()
+        finally:
+            self._has_left = True
+            await self.idle_task.stop()
+
     async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated) and self._has_left:
+            return  # it would start the idle time-out again
         if isinstance(event, RawData):
             if not event.data:
                 await self._end_refused_upgrade()

@@ -1,7 +1,7 @@
 """Server-sent events: the frames of a stream and the response body that sends them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
@@ -13,6 +13,7 @@ from quart.wrappers.response import ResponseBody
 from tgi_llama.generation import TokenEvent
 from tgi_llama.metrics import FailureKind
 
+from .bodies import WRITTEN_AT_ONCE_TOKENS
 from .failures import Failure, describe_in_stream
 from .generations import Generations
 from .request_record import RequestRecord
@@ -62,6 +63,10 @@ class PartWriter(Protocol):
         ...
 
 
+OnWorker = Callable[[Callable[[], bytes]], Awaitable[bytes]]
+"""Makes a call on a validation worker."""
+
+
 class SseBody(ResponseBody):
     """The body of a streamed answer.
 
@@ -87,6 +92,7 @@ class SseBody(ResponseBody):
         record: RequestRecord,
         release: Callable[[], None],
         keep_alive_s: float,
+        on_worker: OnWorker,
         writer: PartWriter | None = None,
     ) -> None:
         self._generations = generations
@@ -94,6 +100,7 @@ class SseBody(ResponseBody):
         self._record = record
         self._release = release
         self._keep_alive_s = keep_alive_s
+        self._on_worker = on_worker
         self._has_ended = False
         self._had_more = False
         """The last chunk was full, so there may be another one at once."""
@@ -133,7 +140,7 @@ class SseBody(ResponseBody):
             first = self._generations.next_nowait() or await self._wait()
             if first is None:
                 return _KEEP_ALIVE
-            self._take_waiting(first, frames)
+            await self._take_waiting(first, frames)
             if self._generations.is_over:
                 self._record.succeeded()
                 frames.append(self._end(self._frames.end()))
@@ -157,35 +164,44 @@ class SseBody(ResponseBody):
     def _push(self, index: int, event: TokenEvent) -> bool:
         """A sink: writes the event at once, if everything before it has been written."""
         silence, self._silence = self._silence, None  # what is refused wakes the task, in order
-        if silence is None or silence.cancel_called or event.finish is not None:
+        if silence is None or silence.cancel_called:
+            return False
+        if event.finish is not None or event.prompt_tokens:  # the end, or much to frame
             return False
         assert self._writer is not None
         if not self._writer.is_ready():
             return False
         try:
-            data = self._token(index, event)
+            data = self._frames.token(index, event)
         except Exception:  # not in the engine's task: the body meets it again, and knows what to do
             return False
         self._writer.write_part(data)
-        silence.deadline = trio.current_time() + self._keep_alive_s
-        self._silence = silence
+        if self._writer.is_ready():
+            silence.deadline = trio.current_time() + self._keep_alive_s
+            self._silence = silence
+        else:
+            silence.cancel()  # the body sends a comment the long way, and with it what is left
         return True
 
-    def _take_waiting(self, first: tuple[int, TokenEvent], frames: list[bytes]) -> None:
+    async def _take_waiting(self, first: tuple[int, TokenEvent], frames: list[bytes]) -> None:
         """Appends the frames of this event and of those that are there already."""
         n_bytes = 0
         waiting: tuple[int, TokenEvent] | None = first
         while waiting is not None:
-            frames.append(self._token(*waiting))
+            frames.append(await self._framed(*waiting))
             n_bytes += len(frames[-1])
             if len(frames) == _MAX_EVENTS_PER_CHUNK or n_bytes >= _MAX_CHUNK_BYTES:
                 self._had_more = True
                 return
             waiting = self._generations.next_nowait()
 
-    def _token(self, index: int, event: TokenEvent) -> bytes:
+    async def _framed(self, index: int, event: TokenEvent) -> bytes:
+        """The event's frame. One that lists a long prompt is written on a worker: it would hold up
+        all other streams."""
         if event.finish is not None:
             self._generations.members[index].note(event.finish)
+        if len(event.prompt_tokens) > WRITTEN_AT_ONCE_TOKENS:
+            return await self._on_worker(partial(self._frames.token, index, event))
         return self._frames.token(index, event)
 
     def _fail(self, error: Exception) -> bytes:

@@ -27,6 +27,7 @@ def stream_response(
         record=record_of(request),
         release=resources.close,
         keep_alive_s=services.settings.keep_alive_s,
+        on_worker=services.admission.validate,
         writer=exchange_of(request).writer,
     )
     return sse_response(

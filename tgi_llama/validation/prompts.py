@@ -179,9 +179,12 @@ def _prompts(prompt: Prompt, *, n_vocab: int) -> tuple[str | tuple[TokenId, ...]
         ids = tuple(item for item in prompt if isinstance(item, int))
         return (_token_ids(ids, n_vocab=n_vocab, field="prompt"),)
     several: list[str | tuple[TokenId, ...]] = []
+    starts_with_id = isinstance(prompt[0], int)
     for index, item in enumerate(prompt):
-        if isinstance(item, int):
+        if isinstance(item, int) != starts_with_id:
             reject("`prompt` cannot mix token ids with texts or lists", field=f"prompt[{index}]")
+    for index, item in enumerate(prompt):
+        assert not isinstance(item, int)
         if isinstance(item, tuple):
             several.append(_token_ids(item, n_vocab=n_vocab, field=f"prompt[{index}]"))
         else:
@@ -190,7 +193,10 @@ def _prompts(prompt: Prompt, *, n_vocab: int) -> tuple[str | tuple[TokenId, ...]
 
 
 def _token_ids(ids: tuple[int, ...], *, n_vocab: int, field: str) -> tuple[TokenId, ...]:
-    for token in ids:
+    for index, token in enumerate(ids):
         if not 0 <= token < n_vocab:
-            reject(f"`prompt` token ids must be >= 0 and < {n_vocab}. Given: {token}", field=field)
+            reject(
+                f"`prompt` token ids must be >= 0 and < {n_vocab}. Given: {token}",
+                field=f"{field}[{index}]",
+            )
     return tuple(TokenId(token) for token in ids)

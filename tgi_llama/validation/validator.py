@@ -256,9 +256,14 @@ class Validator:
         prompt = chat_prompt(request)
         if self.chat_templates is None:
             raise TemplateError("template not found")
-        return self.chat_templates.render(
+        text = self.chat_templates.render(
             prompt.messages,
             add_generation_prompt=prompt.add_generation_prompt,
             continue_final_message=prompt.continue_final_message,
             **prompt.variables,  # type: ignore[arg-type]  # none is called as a parameter is
         )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TemplateError(f"the rendered text is not valid Unicode: {error.reason}") from None
+        return text

@@ -1,11 +1,11 @@
 """What clients send to the OpenAI routes, with the extra fields of TGI and other servers."""
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import attrs
 
+from . import json_text
 from .fields import (
     ALIASES,
     F32,
@@ -21,6 +21,7 @@ from .fields import (
     ValueRange,
 )
 from .generate_requests import JsonSchema
+from .parse_error import ParseError
 
 _NULLABLE = {NULL_IS_DEFAULT: True}
 
@@ -59,12 +60,13 @@ class CalledFunction:
 
     @property
     def parsed_arguments(self) -> object:
-        """What templates expect: the object. A text that holds none stays a text."""
+        """What templates expect: the object. A text that holds none stays a text, also one that
+        holds what a body may not hold either: NaN, say, or endless nesting."""
         if not isinstance(self.arguments, str):
             return self.arguments
         try:
-            parsed = json.loads(self.arguments)
-        except ValueError:
+            parsed = json_text.load(self.arguments.encode())
+        except ParseError:
             return self.arguments
         return parsed if isinstance(parsed, dict) else self.arguments
 

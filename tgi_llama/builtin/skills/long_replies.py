@@ -56,7 +56,7 @@ _TEXTS = (
         ),
     ),
     (
-        "1. Install it: pip install tgi_llama\n2. Start it: python -m tgi_llama\n3. Send a prompt "
+        "1. Install it: pip install .\n2. Start it: python -m tgi_llama\n3. Send a prompt "
         "to http://localhost:3000/generate\n4. Read the field generated_text of the reply.",
         expand_all(
             "[How do I|How can I|How does one] [get started|begin]?",

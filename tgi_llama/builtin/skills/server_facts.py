@@ -81,7 +81,7 @@ GENERAL = (
         "How can I [start|run] [it|tgi_llama]?",
     ),
     _fact(
-        "Install it with: pip install tgi_llama",
+        "Install it from its folder with: pip install .",
         "How do I [install|get] [tgi_llama|the server|it]?", "How can I install [tgi_llama|it]?",
         "[Which|What] command installs [tgi_llama|the server]?",
     ),
@@ -186,11 +186,6 @@ GENERAL = (
         "Yes, it works with the OpenAI client. Set the base URL to http://localhost:3000/v1",
         "[Can I|How do I] use [the OpenAI client|the openai package|the OpenAI SDK]?",
         "Does [it|tgi_llama|the server] [work with|support] [OpenAI clients|the OpenAI API]?",
-    ),
-    _fact(
-        "Yes. Send your tools in the field tools of /v1/chat/completions.",
-        "Does [it|tgi_llama|the server] support [tools|tool calls|function calling]?",
-        "Can [tgi_llama|the server] call [tools|functions]?", "How do I [send|use] tools?",
     ),
     _fact(
         "No. It runs on a CPU, and a GPU makes it faster.",
