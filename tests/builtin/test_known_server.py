@@ -24,6 +24,9 @@ def test_option_exists_and_has_the_default_that_is_taught(option: Option) -> Non
         assert default in (None, ())
         assert option.default == WORDED[option.name]
         return
-    spelled = {None: "not set", (): "not set", False: "off", True: "on"}
-    expected = f"{default:g}" if isinstance(default, float) else str(default)
-    assert option.default == spelled.get(default, expected)
+    if default in (None, ()):
+        assert option.default == "not set"
+    elif isinstance(default, bool):
+        assert option.default == ("on" if default else "off")
+    else:
+        assert option.default == (f"{default:g}" if isinstance(default, float) else str(default))
