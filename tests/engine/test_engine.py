@@ -80,7 +80,7 @@ async def test_stream_gives_every_token_and_ends() -> None:
     engine = Engine(thread, observe_step=reports.append)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        with engine.open_stream(a_request([5, 6], max_new_tokens=3)) as stream:
+        with engine.open_streams([a_request([5, 6], max_new_tokens=3)]) as (stream,):
             assert await tokens_of(stream) == [7, 8, 9]
         nursery.cancel_scope.cancel()
     assert sum(report.n_generated_tokens for report in reports) == 3
@@ -92,7 +92,7 @@ async def test_streams_run_side_by_side() -> None:
     results: dict[int, list[int]] = {}
 
     async def generate(first: int) -> None:
-        with engine.open_stream(a_request([first], max_new_tokens=5)) as stream:
+        with engine.open_streams([a_request([first], max_new_tokens=5)]) as (stream,):
             results[first] = await tokens_of(stream)
 
     async with trio.open_nursery() as nursery:
@@ -109,7 +109,7 @@ async def test_next_nowait_takes_only_what_is_there() -> None:
     engine = Engine(thread)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        with engine.open_stream(a_request([5], max_new_tokens=2)) as stream:
+        with engine.open_streams([a_request([5], max_new_tokens=2)]) as (stream,):
             assert stream.next_nowait() is None
             thread.let_through(2)
             event = await stream.__anext__()
@@ -125,10 +125,10 @@ async def test_leaving_a_stream_cancels_its_request() -> None:
     engine = Engine(thread)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        with engine.open_stream(a_request([5], max_new_tokens=100)) as stream:
+        with engine.open_streams([a_request([5], max_new_tokens=100)]) as (stream,):
             thread.let_through(1)
             await stream.__anext__()
-        with engine.open_stream(a_request([9], max_new_tokens=1)) as stream:
+        with engine.open_streams([a_request([9], max_new_tokens=1)]) as (stream,):
             thread.let_through(2)  # the step that was under way, then the newcomer's
             assert await tokens_of(stream) == [10]
         nursery.cancel_scope.cancel()
@@ -140,7 +140,7 @@ async def test_cancelled_task_leaves_its_stream_in_every_phase() -> None:
     engine = Engine(thread)
 
     async def generate() -> None:
-        with engine.open_stream(a_request([5], max_new_tokens=50)) as stream:
+        with engine.open_streams([a_request([5], max_new_tokens=50)]) as (stream,):
             await tokens_of(stream)
 
     async with trio.open_nursery() as nursery:
@@ -152,7 +152,7 @@ async def test_cancelled_task_leaves_its_stream_in_every_phase() -> None:
             await thread.wait_at_gate()
             clients.cancel_scope.cancel()
         thread.let_through(1)
-        with engine.open_stream(a_request([9], max_new_tokens=1)) as stream:
+        with engine.open_streams([a_request([9], max_new_tokens=1)]) as (stream,):
             thread.let_through(1)
             assert await tokens_of(stream) == [10]
         nursery.cancel_scope.cancel()
@@ -164,13 +164,13 @@ async def test_failed_generation_raises_once_and_the_engine_lives() -> None:
     engine = Engine(thread)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        with engine.open_stream(a_request([5])) as stream:
+        with engine.open_streams([a_request([5])]) as (stream,):
             with pytest.raises(GenerationError, match="injected"):
                 await stream.__anext__()
             with pytest.raises(StopAsyncIteration):
                 await stream.__anext__()
         assert not engine.is_healthy
-        with engine.open_stream(a_request([5], max_new_tokens=1)) as stream:
+        with engine.open_streams([a_request([5], max_new_tokens=1)]) as (stream,):
             assert await tokens_of(stream) == [6]
         assert engine.is_healthy
         nursery.cancel_scope.cancel()
@@ -183,7 +183,7 @@ async def test_failed_decode_is_forgotten_after_a_while(mock_clock: MockClock) -
     engine = Engine(thread)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        with engine.open_stream(a_request([5])) as stream, pytest.raises(GenerationError):
+        with engine.open_streams([a_request([5])]) as (stream,), pytest.raises(GenerationError):
             await stream.__anext__()
         mock_clock.jump(DEGRADED_S - 1.0)
         assert not engine.is_healthy
@@ -199,7 +199,7 @@ async def test_request_that_fails_by_itself_leaves_the_engine_healthy(error: Dec
     engine = Engine(thread)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        with engine.open_stream(a_request([5])) as stream, pytest.raises(GenerationError):
+        with engine.open_streams([a_request([5])]) as (stream,), pytest.raises(GenerationError):
             await stream.__anext__()
         assert engine.is_healthy
         nursery.cancel_scope.cancel()
@@ -212,7 +212,7 @@ async def test_dying_thread_tells_everybody_and_ends_run() -> None:
     heard: list[str] = []
 
     async def generate() -> None:
-        with engine.open_stream(a_request([5])) as stream:
+        with engine.open_streams([a_request([5])]) as (stream,):
             try:
                 await tokens_of(stream)
             except EngineDead as error:
@@ -229,7 +229,7 @@ async def test_dying_thread_tells_everybody_and_ends_run() -> None:
                 thread.let_through(1)
     assert len(heard) == 2
     assert not engine.is_healthy
-    with pytest.raises(EngineDead), engine.open_stream(a_request([5])):
+    with pytest.raises(EngineDead), engine.open_streams([a_request([5])]):
         pass
 
 
@@ -276,12 +276,12 @@ async def test_stop_ends_streams_with_its_error_and_takes_no_more() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         with (
-            engine.open_stream(a_request([5], max_new_tokens=50)) as running,
-            engine.open_stream(a_request([5], max_new_tokens=50)) as queued,
+            engine.open_streams([a_request([5], max_new_tokens=50)]) as (running,),
+            engine.open_streams([a_request([5], max_new_tokens=50)]) as (queued,),
         ):
             await thread.wait_at_gate()
             engine.stop(ShuttingDown("deadline"))
-            with pytest.raises(ShuttingDown), engine.open_stream(a_request([5])):
+            with pytest.raises(ShuttingDown), engine.open_streams([a_request([5])]):
                 pass
             thread.let_through(1)
             for stream in (running, queued):
@@ -294,8 +294,8 @@ async def test_unread_stream_never_blocks_the_thread() -> None:
     engine = Engine(thread)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        with engine.open_stream(a_request([5], max_new_tokens=50)) as unread:
-            with engine.open_stream(a_request([9], max_new_tokens=50)) as stream:
+        with engine.open_streams([a_request([5], max_new_tokens=50)]) as (unread,):
+            with engine.open_streams([a_request([9], max_new_tokens=50)]) as (stream,):
                 assert len(await tokens_of(stream)) == 50
             events: list[TokenEvent] = [event async for event in unread]
         assert len(events) == 50
@@ -330,7 +330,7 @@ async def test_leaving_open_streams_cancels_those_that_have_not_ended() -> None:
         with engine.open_streams(requests) as streams:
             thread.let_through(1)
             assert await tokens_of(streams[0]) == [6]
-        with engine.open_stream(a_request([9], max_new_tokens=1)) as stream:
+        with engine.open_streams([a_request([9], max_new_tokens=1)]) as (stream,):
             thread.let_through(2)  # the step that was under way, then the newcomer's
             assert await tokens_of(stream) == [10]
         nursery.cancel_scope.cancel()

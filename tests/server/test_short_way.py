@@ -69,7 +69,7 @@ def n_short(monkeypatch):
 
     def counted(self, data):
         counts.append(len(data))
-        write_part(self, data)
+        return write_part(self, data)
 
     monkeypatch.setattr(listener._Connection, "write_part", counted)
     return lambda: len(counts)
@@ -126,6 +126,7 @@ class Writer:
     def write_part(self, data):
         self.written.append(data)
         self.ready = self.takes_all
+        return self.takes_all
 
 
 class Frames:

@@ -99,11 +99,11 @@ AdamW on the replies only: {training.steps} steps, {tokens:.1f} million tokens,
 There is no personal data in the training text: names and places are drawn from short lists or made
 up of syllables.
 
-To make it again:
+To make it again{again}:
 
 ```
 pip install "tgi_llama[train]"
-python -m tgi_llama.builtin.train --out FOLDER --seed {training.seed} --steps {training.steps}
+python -m tgi_llama.builtin.train --out FOLDER --seed {training.seed} --steps {training.steps}{more}
 ```
 
 The text, the tokenizer and the order of training are the same for a seed on any machine; the
@@ -136,6 +136,8 @@ def write_card(folder: Path, shape: Shape, scores: Sequence[Score], training: Tr
         shape=shape,
         training=training,
         continued=", on top of an earlier run" if training.continued else "",
+        again=" from the earlier run, with its factor on the rates" if training.continued else "",
+        more=" --start-from EARLIER --rate R" if training.continued else "",
         tokens=training.n_tokens / 1e6,
     )
     (folder / "README.md").write_text(card, "utf-8")

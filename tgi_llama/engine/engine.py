@@ -4,9 +4,10 @@ Theory of operation
 -------------------
 ``Engine.run`` is a task that keeps the decode thread alive: it runs ``DecodeLoop`` in one worker
 thread and, when it is cancelled, asks that thread to stop and waits for it. A request is a
-``GenerationStream``: entering it submits, leaving it cancels unless the terminal event came. What
-the thread publishes comes through a ``Mailbox`` to ``_deliver`` on the Trio thread, which puts
-each event into its stream's channel; it holds ``max_new_tokens + 1`` of them, so that never blocks.
+``GenerationStream`` of ``open_streams``: entering that submits, leaving it cancels what has not had
+its terminal event. What the thread publishes comes through a ``Mailbox`` to ``_deliver`` on the
+Trio thread, which puts each event into its stream's channel; it holds ``max_new_tokens + 1`` of
+them, so that never blocks.
 
 When the thread dies, every open stream gets ``EngineDead``, and so does the nursery around ``run``:
 the process is to end, since nothing can be computed any more.
@@ -17,9 +18,8 @@ import logging
 import math
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from time import perf_counter
-from types import TracebackType
 from typing import Self
 
 import attrs
@@ -61,11 +61,7 @@ StepObserver = Callable[[StepReport], None]
 
 
 class GenerationStream:
-    """One request's events, in order: an async iterator of ``TokenEvent``.
-
-    A synchronous context manager, because submitting and cancelling only post a command: it can be
-    left in any state, also while its task is being cancelled. Trio thread only.
-    """
+    """One request's events, in order: an async iterator of ``TokenEvent``. Trio thread only."""
 
     def __init__(self, engine: "Engine", request: GenerationRequest) -> None:
         self._engine = engine
@@ -77,17 +73,8 @@ class GenerationStream:
         self._ended = False
         self.sink: Sink | None = None
 
-    def __enter__(self) -> Self:
-        """Submits the request. Raises EngineDead or ShuttingDown when nobody would answer."""
-        self._engine._open([self])
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _leave(self) -> None:
+        """Cancels the request unless it has ended."""
         assert self._request_id is not None
         self._engine._close(self._request_id, cancel=not self._ended)
         self._send.close()
@@ -170,23 +157,21 @@ class Engine:
         is_degraded = trio.current_time() < self._degraded_until
         return self._started and self._closed is None and not is_degraded
 
-    def open_stream(self, request: GenerationRequest) -> GenerationStream:
-        """The stream of a request; enter it to submit."""
-        return GenerationStream(self, request)
-
     @contextmanager
     def open_streams(
         self, requests: Sequence[GenerationRequest]
     ) -> Iterator[tuple[GenerationStream, ...]]:
         """The streams of requests, submitted together: those of neighbours with the same prompt
-        share its computation. Leaving cancels what has not ended. Raises EngineDead or ShuttingDown
-        when nobody would answer."""
+        share its computation. Leaving cancels what has not ended. Both only post a command, so the
+        block can be left in any state, also while its task is being cancelled. Raises EngineDead or
+        ShuttingDown when nobody would answer."""
         streams = tuple(GenerationStream(self, request) for request in requests)
         self._open(streams)
-        with ExitStack() as stack:
-            for stream in streams:
-                stack.push(stream)
+        try:
             yield streams
+        finally:
+            for stream in streams:
+                stream._leave()
 
     def stop(self, error: RequestError) -> None:
         """Takes no more requests and ends the running ones with ``error`` at the next step."""

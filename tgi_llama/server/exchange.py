@@ -24,7 +24,7 @@ things that neither of them does:
 import contextlib
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import attrs
 import trio
@@ -38,9 +38,6 @@ from hypercorn.typing import (
 from quart import Request
 
 from .request_record import RequestRecord
-
-if TYPE_CHECKING:
-    from .sse import PartWriter
 
 WRITER_KEY = "tgi_llama.writer"
 """Key of the connection state."""
@@ -68,6 +65,19 @@ _EXPOSED_HEADERS = b",".join(
 
 _OWN_HEADER = re.compile(rb"x-[!#$%&'*+.^_`|~0-9a-z-]+")
 """Headers that clients make up: OpenAI's sends a dozen of them with every request."""
+
+
+class PartWriter(Protocol):
+    """The short way to the socket; see ``listener._Connection``."""
+
+    def is_ready(self) -> bool:
+        """Everything before has been written, and nobody is writing."""
+        ...
+
+    def write_part(self, data: bytes) -> bool:
+        """A part of the body; only when ready. Never blocks and never fails. False when the kernel
+        did not take all of it: the rest goes before the next part that is sent the long way."""
+        ...
 
 
 @attrs.frozen
@@ -136,9 +146,9 @@ class Exchange:
         cast(dict[str, object], self.scope)[_SCOPE_KEY] = self
 
     @property
-    def writer(self) -> "PartWriter | None":
+    def writer(self) -> PartWriter | None:
         """The short way to the client's socket, where our own listener serves."""
-        return cast("PartWriter | None", self.scope.get("state", {}).get(WRITER_KEY))
+        return cast(PartWriter | None, self.scope.get("state", {}).get(WRITER_KEY))
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await self._receive()

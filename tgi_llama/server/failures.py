@@ -27,7 +27,7 @@ from tgi_llama.wire.generate_responses import ErrorBody
 from tgi_llama.wire.openai_responses import OpenAiError, OpenAiErrorBody
 from tgi_llama.wire.parse_error import ParseError
 
-_OPENAI_PREFIX = "/v1/"
+OPENAI_PREFIX = "/v1/"
 
 _OPENAI_TYPES = {
     401: "authentication_error",
@@ -52,7 +52,7 @@ class Failure:
 
     def body(self, path: str) -> bytes:
         """The JSON object for a client of this URL path."""
-        if path.startswith(_OPENAI_PREFIX):
+        if path.startswith(OPENAI_PREFIX):
             return converter.dump(self._openai_body())
         return converter.dump(ErrorBody(error=self.message, error_type=self.error_type))
 

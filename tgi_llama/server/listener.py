@@ -177,7 +177,7 @@ class _Connection(TCPServer):
     A token is a write of a few hundred bytes, which the kernel nearly always takes at once, but
     Hypercorn's way there takes a lock and passes several of Trio's checkpoints, each a turn of the
     scheduler, on cores that decode. So a write is tried first; what does not fit goes the long way.
-    ``write_part`` (see ``sse.PartWriter``) is shorter still: it passes the ASGI layers by.
+    ``write_part`` (see ``exchange.PartWriter``) is shorter still: it passes the ASGI layers by.
     """
 
     _unsent = b""
@@ -216,11 +216,12 @@ class _Connection(TCPServer):
         http = self.protocol.protocol
         return isinstance(http, H11Protocol) and http.connection.our_state is h11.SEND_BODY
 
-    def write_part(self, data: bytes) -> None:
-        """See ``PartWriter``. Only when ``is_ready``."""
+    def write_part(self, data: bytes) -> bool:
+        """See ``PartWriter``."""
         http = cast(H11Protocol, self.protocol.protocol)
         framed = http.connection.send(h11.Data(data=data))
         self._unsent = framed[self._send_now(framed) :]
+        return not self._unsent
 
     async def _end_refused_upgrade(self) -> None:
         """Hypercorn answers a WebSocket handshake that it does not like with ``connection: close``

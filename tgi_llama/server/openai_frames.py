@@ -22,7 +22,7 @@ from tgi_llama.wire.openai_responses import (
     Usage,
 )
 
-from .failures import Failure
+from .failures import OPENAI_PREFIX, Failure
 from .generations import one_per_prompt
 from .openai_logprobs import chat_logprob, completion_logprobs, prompt_logprobs
 from .sse import DONE, frame
@@ -32,8 +32,6 @@ _FINISH_REASONS: dict[FinishReason, OpenAiFinishReason] = {
     FinishReason.EOS_TOKEN: "stop",
     FinishReason.STOP_SEQUENCE: "stop",
 }
-
-_OPENAI_PATH = "/v1/"
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +64,7 @@ class _OpenAiFrames:
         return b"".join([*(frame(payload) for payload in payloads), DONE])
 
     def failure(self, failure: Failure) -> bytes:
-        return self._with_done([failure.body(_OPENAI_PATH)])
+        return self._with_done([failure.body(OPENAI_PREFIX)])
 
 
 class ChatFrames(_OpenAiFrames):

@@ -14,6 +14,7 @@ from tgi_llama.generation import TokenEvent
 from tgi_llama.metrics import FailureKind
 
 from .bodies import WRITTEN_AT_ONCE_TOKENS
+from .exchange import PartWriter
 from .failures import Failure, describe_in_stream
 from .generations import Generations
 from .request_record import RequestRecord
@@ -47,19 +48,6 @@ class Frames(Protocol):
 
     def failure(self, failure: Failure) -> bytes:
         """What ends the stream instead of ``end``."""
-        ...
-
-
-class PartWriter(Protocol):
-    """The short way to the socket; see ``listener.Connection``."""
-
-    def is_ready(self) -> bool:
-        """Everything before has been written, and nobody is writing."""
-        ...
-
-    def write_part(self, data: bytes) -> None:
-        """A part of the body. Never blocks and never fails: what the kernel does not take goes
-        before the next part that is sent the long way."""
         ...
 
 
@@ -175,8 +163,7 @@ class SseBody(ResponseBody):
             data = self._frames.token(index, event)
         except Exception:  # not in the engine's task: the body meets it again, and knows what to do
             return False
-        self._writer.write_part(data)
-        if self._writer.is_ready():
+        if self._writer.write_part(data):
             silence.deadline = trio.current_time() + self._keep_alive_s
             self._silence = silence
         else:
