@@ -30,7 +30,7 @@ ALLOWED = {
     "text": LEAVES,
     "validation": LEAVES | {"wire"},
     "engine": LEAVES | {"text"},
-    "llama": LEAVES | {"config", "engine.model_runner", "engine.kv_cache", "text"},
+    "llama": LEAVES | {"config", "engine.model_runner", "engine.kv_cache", "host_memory", "text"},
     "admission": LEAVES | {"engine"},
     "server": LEAVES | {"admission", "engine", "metrics", "text", "validation", "wire"},
     "lifecycle": LEAVES

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tgi_llama.host_memory import available_bytes
+from tgi_llama.host_memory import available_bytes, most_bytes
 
 _MEMINFO = "MemTotal:       2000 kB\nMemFree:  100 kB\nMemAvailable:   1000 kB\n"
 _V2_MOUNT = "31 23 0:28 / /sys/fs/cgroup rw,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -98,6 +98,16 @@ def test_available_bytes_v2_path_outside_of_the_namespace_is_its_root(tmp_path: 
     files = {"proc/self/cgroup": "0::/../b\n", "proc/self/mountinfo": _V2_MOUNT}
 
     assert available_bytes(_machine(tmp_path, files | _v2("", "5000", 1000))) == 4000
+
+
+def test_most_bytes_counts_swap_and_page_cache_in_use(tmp_path: Path) -> None:
+    files = {"proc/self/cgroup": "0::/a\n", "proc/self/mountinfo": _V2_MOUNT}
+    files |= _v2("/a", "600000", 500_000, inactive=100_000)
+    files["sys/fs/cgroup/a/memory.stat"] += "active_file 300000\n"
+    files["proc/meminfo"] = _MEMINFO + "SwapFree: 7 kB\n"
+
+    assert available_bytes(_machine(tmp_path, files)) == 200_000
+    assert most_bytes(tmp_path) == 500_000 + 7 * 1024
 
 
 def test_available_bytes_v1_nested_groups_and_page_cache(tmp_path: Path) -> None:

@@ -18,15 +18,22 @@ class _GroupFiles:
 
     limits: tuple[str, ...]
     usage: str
-    reclaimable: str
+    idle_cache: str
     """Line of ``memory.stat``: page cache that nobody used lately, which counts as used but is
     given back as soon as somebody asks."""
+    busy_cache: str
+    """... and that somebody did, which is given back before the limit ends a process."""
 
 
 _FILES = {
-    "cgroup2": _GroupFiles(("memory.max", "memory.high"), "memory.current", "inactive_file"),
+    "cgroup2": _GroupFiles(
+        ("memory.max", "memory.high"), "memory.current", "inactive_file", "active_file"
+    ),
     "cgroup": _GroupFiles(
-        ("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"
+        ("memory.limit_in_bytes",),
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+        "total_active_file",
     ),
 }
 """By file system type. ``memory.high`` ends nobody, but beyond it a process hardly moves."""
@@ -38,8 +45,14 @@ def available_bytes(root: Path = Path("/")) -> int:
 
     ``root`` is the folder with ``proc`` and whatever ``proc/self/mountinfo`` mentions.
     """
-    rooms = [_machine_room(root), *_group_rooms(root)]
-    return max(0, min(rooms))
+    return max(0, min([_machine_room(root), *_group_rooms(root, with_busy_cache=False)]))
+
+
+def most_bytes(root: Path = Path("/")) -> int:
+    """What could be allocated now at the very most, in bytes: with all page cache dropped and all
+    swap used. Any thread."""
+    rooms = [_machine_room(root), *_group_rooms(root, with_busy_cache=True)]
+    return max(0, min(rooms)) + (_machine_figure(root, "SwapFree") or 0)
 
 
 @functools.cache
@@ -50,20 +63,31 @@ def available_at_start() -> int:
 
 
 def _machine_room(root: Path) -> int:
+    available = _machine_figure(root, "MemAvailable")
+    if available is None:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return available
+
+
+def _machine_figure(root: Path, wanted: str) -> int | None:
+    """Bytes."""
     for line in _lines(root / "proc/meminfo"):
         name, _, value = line.partition(":")
-        if name == "MemAvailable":
+        if name == wanted:
             return int(value.split()[0]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
-def _group_rooms(root: Path) -> Iterator[int]:
+def _group_rooms(root: Path, *, with_busy_cache: bool) -> Iterator[int]:
     """What each control group around this process leaves, outer ones included."""
     for folder, files in _group_folders(root):
         limits = [number for name in files.limits if (number := _number(folder / name)) is not None]
         usage = _number(folder / files.usage)
         if limits and usage is not None:
-            yield min(limits) - max(0, usage - _statistic(folder, files.reclaimable))
+            cache = _statistic(folder, files.idle_cache)
+            if with_busy_cache:
+                cache += _statistic(folder, files.busy_cache)
+            yield min(limits) - max(0, usage - cache)
 
 
 def _group_folders(root: Path) -> Iterator[tuple[Path, _GroupFiles]]:

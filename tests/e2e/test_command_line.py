@@ -10,6 +10,8 @@ import trio
 from fakes.raw_client import get, post
 from fakes.server_process import tgi_llama
 
+from tgi_llama.host_memory import most_bytes
+
 SHORT = {"inputs": "1, 2, 3,", "parameters": {"max_new_tokens": 3}}
 QUESTION = {"messages": [{"role": "user", "content": "What is 12 plus 7?"}], "temperature": 0}
 
@@ -180,6 +182,27 @@ async def test_failing_start_is_one_line(
     assert text.count("\n") == 1, text
     assert text.startswith("tgi-llama: error: ")
     assert words in text
+
+
+async def test_start_says_what_memory_it_needs_and_warms_up(environment: dict[str, str]) -> None:
+    async with tgi_llama(environment=environment) as server:
+        for words in ("memory needed: weights 3.1 MiB ", "memory reserved: KV ", "warmed up in "):
+            assert words in server.output
+
+
+async def test_start_beyond_all_memory_is_one_line_that_names_what_to_lower(
+    environment: dict[str, str],
+) -> None:
+    n_cells = 2 * most_bytes() // 2048  # a cell of the built-in model in f16 takes 2304 bytes
+    if n_cells * 52 > 2**32:
+        pytest.skip("on so much memory llama.cpp needs gigabytes to measure as many cells")
+    options = ("--max-batch-size", "1", "--max-total-tokens", str(n_cells))
+    status, text = await failing("--port", "0", *options, environment=environment)
+
+    assert status == 1
+    assert text.count("\n") == 1, text
+    assert text.startswith("tgi-llama: error: not enough memory: at least ")
+    assert "Lower --max-batch-size, --max-total-tokens, --max-batch-total-tokens" in text
 
 
 async def test_dying_decode_thread_ends_the_process(environment: dict[str, str]) -> None:
