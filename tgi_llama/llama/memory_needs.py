@@ -227,10 +227,13 @@ def _parts(needs: MemoryNeeds, plan: KvPlan) -> str:
 def log_reserved(lines: Iterable[str]) -> None:
     """Logs what llama.cpp says it did reserve for the context, from its log of making one."""
     figures = read_figures(lines)
-    _log.info(
-        "memory reserved: KV memory %s, states %s, compute buffers %s",
-        *map(_size, (figures.cells, figures.states, figures.host_compute + figures.gpu_compute)),
-    )
+    parts = {
+        "KV memory": figures.cells,
+        "states": figures.states,
+        "compute buffers": figures.host_compute + figures.gpu_compute,
+    }
+    shown = (f"{name} {_size(n_bytes)}" for name, n_bytes in parts.items() if n_bytes)
+    _log.info("memory reserved: %s", ", ".join(shown))
 
 
 def _size(n_bytes: int) -> str:
