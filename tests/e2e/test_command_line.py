@@ -125,9 +125,13 @@ async def test_prometheus_port_serves_the_metrics_alone(environment: dict[str, s
         assert (await client.get(f"{server.url}/metrics")).status_code == 200
 
 
-async def failing(*options: str, environment: dict[str, str]) -> tuple[int, str]:
-    """Exit status and standard error of a server that does not start."""
-    command = [sys.executable, "-m", "tgi_llama", "--hostname", "127.0.0.1", *options]
+async def failing(
+    *options: str, environment: dict[str, str], code: str | None = None
+) -> tuple[int, str]:
+    """Exit status and standard error of a server that does not start. ``code`` starts it in place
+    of ``-m tgi_llama``."""
+    program = ["-c", code] if code else ["-m", "tgi_llama"]
+    command = [sys.executable, *program, "--hostname", "127.0.0.1", *options]
     with trio.fail_after(60):
         done = await trio.run_process(
             command, env=environment, check=False, capture_stdout=True, capture_stderr=True
@@ -203,6 +207,25 @@ async def test_start_beyond_all_memory_is_one_line_that_names_what_to_lower(
     assert text.count("\n") == 1, text
     assert text.startswith("tgi-llama: error: not enough memory: at least ")
     assert "Lower --max-batch-size, --max-total-tokens, --max-batch-total-tokens" in text
+
+
+async def test_start_that_runs_out_of_memory_is_one_line_that_names_what_to_lower(
+    environment: dict[str, str],
+) -> None:
+    if most_bytes() < 6 * 2**30:
+        pytest.skip("refused before it is tried")
+    limited = (
+        "import resource, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n"
+        "runpy.run_module('tgi_llama', run_name='__main__')"
+    )
+    options = ("--max-batch-size", "1", "--max-total-tokens", str(2_000_000))  # 4.4 GB of cells
+    status, text = await failing("--port", "0", *options, environment=environment, code=limited)
+
+    assert status == 1
+    assert "tgi-llama: error: not enough memory: llama.cpp could not make a context: " in text
+    assert "Lower --max-batch-size, --max-total-tokens" in text
+    assert "Traceback" not in text
 
 
 async def test_dying_decode_thread_ends_the_process(environment: dict[str, str]) -> None:

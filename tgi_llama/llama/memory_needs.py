@@ -25,7 +25,7 @@ from tgi_llama.llama.model import check_generates, model_params
 
 _log = logging.getLogger(__name__)
 
-_LOWER_CONTEXT = (
+LOWER_CONTEXT = (
     "--max-batch-size, --max-total-tokens, --max-batch-total-tokens,"
     " --max-physical-batch-total-tokens, or --type-k and --type-v (q8_0)"
 )
@@ -103,7 +103,7 @@ def check_memory(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> No
     if plan.n_cells * _TABLE_BYTES > n_at_most:  # measuring alone would exhaust it
         raise StartError(
             f"not enough memory for {plan.n_cells} cells: {_size(n_at_most)} can be had at most."
-            f" Lower {_LOWER_CONTEXT}"
+            f" Lower {LOWER_CONTEXT}"
         )
     needs = measure_needs(path, config, plan, log)
     if needs is not None:
@@ -173,12 +173,12 @@ def announce_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> None:
         raise StartError(
             f"not enough memory: at least {_size(needs.host_at_least)} are needed"
             f" ({_parts(needs, plan)}), and {_size(room.host_at_most)} can be had at most. Lower"
-            f" {_LOWER_CONTEXT}{or_map}"
+            f" {LOWER_CONTEXT}{or_map}"
         )
     if needs.host > room.host:
         _log.warning(
             "memory may run out: about %s are needed and %s are available. Lower %s",
-            *(_size(needs.host), _size(room.host), _LOWER_CONTEXT),
+            *(_size(needs.host), _size(room.host), LOWER_CONTEXT),
         )
     elif needs.host + needs.cache > room.host:
         _log.warning(
@@ -188,7 +188,7 @@ def announce_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> None:
     if needs.gpu > room.gpu > 0:
         _log.warning(
             "GPU memory may run out: about %s are needed and %s are free. Lower --n-gpu-layers, %s",
-            *(_size(needs.gpu), _size(room.gpu), _LOWER_CONTEXT),
+            *(_size(needs.gpu), _size(room.gpu), LOWER_CONTEXT),
         )
 
 

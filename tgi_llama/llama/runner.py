@@ -10,11 +10,12 @@ import llama_cpp.llama_cpp as native
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.engine.model_runner import Batch, Logits, SlotId
+from tgi_llama.errors import StartError
 from tgi_llama.generation import ModelDescription
 from tgi_llama.llama.backend import NativeLog, uses_numa
 from tgi_llama.llama.context import Context
 from tgi_llama.llama.devices import devices
-from tgi_llama.llama.memory_needs import log_reserved
+from tgi_llama.llama.memory_needs import LOWER_CONTEXT, log_reserved
 from tgi_llama.llama.model import Model
 from tgi_llama.llama.warm_up import Limits, warm_up
 
@@ -71,10 +72,19 @@ def open_runner(
     _warn_about_gpu(config)
     with contextlib.ExitStack() as stack:
         with log.captured() as lines:
-            context = stack.enter_context(Context(model, config, plan, log))
+            context = stack.enter_context(_make_context(model, config, plan, log))
         log_reserved(lines)
         _warm_up(context)
         yield LlamaRunner(description=_describe(model, context, config), context=context)
+
+
+def _make_context(model: Model, config: Config, plan: KvPlan, log: NativeLog) -> Context:
+    try:
+        return Context(model, config, plan, log)
+    except StartError as error:
+        if "alloc" not in str(error):
+            raise
+        raise StartError(f"not enough memory: {error}. Lower {LOWER_CONTEXT}") from error
 
 
 def _warm_up(context: Context) -> None:
