@@ -35,8 +35,8 @@ def test_load_that_ran_out_of_memory_is_not_the_files_fault() -> None:
 
     assert isinstance(error, StartError)
     assert str(error).startswith(
-        "not enough memory for the model m.gguf: allocating 9.00 MiB on device 0: cudaMalloc failed:"
-        " out of memory. Lower --n-gpu-layers"
+        "not enough memory for the model m.gguf: allocating 9.00 MiB on device 0: cudaMalloc"
+        " failed: out of memory. Lower --n-gpu-layers"
     )
 
 
