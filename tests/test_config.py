@@ -9,6 +9,7 @@ import pytest
 from tgi_llama.config import Config, options
 from tgi_llama.cpus import n_available_cpus
 from tgi_llama.errors import ConfigError
+from tgi_llama.host_memory import available_at_start
 from tgi_llama.option import Group, Option
 
 _DOCUMENT = Path(__file__).parents[1] / "docs" / "options.md"
@@ -55,7 +56,7 @@ _TGI_OPTIONS = {
     "max_best_of": "2",
     "max_stop_sequences": "4",
     "max_top_n_tokens": "5",
-    "max_batch_prefill_tokens": "256",
+    "max_batch_prefill_tokens": "max-physical-batch-total-tokens",
     "waiting_served_ratio": "1.2",
     "max_waiting_tokens": "20",
     "graceful_termination_timeout": "90",
@@ -109,6 +110,31 @@ def test_config_derived_values_follow_what_is_given() -> None:
     assert config.n_threads_batch == 3
     assert config.max_batch_size == 3
     assert config.max_batch_total_tokens == 9000
+
+
+def test_config_prefill_tokens_follow_the_physical_batch_unless_given() -> None:
+    given = Config(max_physical_batch_total_tokens=64)
+
+    assert given.max_batch_prefill_tokens == 64
+    assert attrs.evolve(given, max_batch_prefill_tokens=8).max_batch_prefill_tokens == 8
+
+
+def test_config_cache_ram_default_is_a_quarter_of_the_available_memory_up_to_a_limit() -> None:
+    assert Config().cache_ram == min(available_at_start() // 4, 8 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("0", 0), ("512MiB", 512 * 2**20), ("100G", 100 * 2**30), (17, 17)]
+)
+def test_config_cache_ram_is_bytes(given: object, expected: int) -> None:
+    config = _config({"cache_ram": given})
+
+    assert config.cache_ram == expected
+    assert attrs.evolve(config, port=1).cache_ram == expected
+
+
+def test_config_cache_ram_percentage_is_of_the_available_memory() -> None:
+    assert _config({"cache_ram": "10%"}).cache_ram == available_at_start() // 10
 
 
 def test_config_zero_means_default_for_threads_and_batch_size() -> None:
@@ -165,6 +191,12 @@ def test_config_changed_after_start_raises() -> None:
         (
             {"max_total_tokens": 2**31 - 1, "max_batch_size": 2},
             "--max-batch-total-tokens must be at most 2147483647. Given: 4294967294",
+        ),
+        ({"cache_ram": -1}, "--cache-ram must be at least 0. Given: -1"),
+        ({"cache_ram": "101%"}, "--cache-ram must be at most 100%. Given: 101%"),
+        (
+            {"target_inter_token_latency": -0.5},
+            "--target-inter-token-latency must be at least 0. Given: -0.5",
         ),
         ({"validation_workers": 0}, "--validation-workers must be at least 1. Given: 0"),
         (

@@ -215,6 +215,8 @@ def _type_of(option: Option) -> "click.ParamType[Any]":
         return _Spelling(option.choices, case_sensitive=False)
     if option.kind is bool:
         return _Switch()
+    if option.is_amount:
+        return _Text(option)
     if option.kind is int:
         return _Integer(min=option.minimum, max=option.maximum)
     if option.kind is float:

@@ -9,28 +9,15 @@ from pathlib import Path
 
 import attrs
 
-from tgi_llama.errors import ConfigError
-
+from .config_checks import check
 from .cpus import n_available_cpus
-from .option import Group, Option, derived, described, options_of
+from .option import Group, Option, amount, derived, described, options_of
 from .option_files import api_keys, checked_keys, template_text
+from .option_values import AMOUNT, AMOUNT_PATTERN, KV_TYPE_HELP, KV_TYPES, cache_ram, or_default
 
 _MAX_THREADS = 512  # GGML_MAX_N_THREADS
 _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 _PHYSICAL_BATCH = 512  # llama.cpp's own default; docs/options.md says why not TGI's
-_KV_TYPES = (
-    "f32 f16 bf16 f64 q4_0 q4_1 q5_0 q5_1 q8_0 q8_1 q2_k q3_k q4_k q5_k q6_k q8_k iq1_s iq1_m"
-    " iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s iq4_nl iq4_xs tq1_0 tq2_0 i8 i16 i32 i64"
-)
-_PLAIN_KV_TYPES = frozenset(("f32", "f16", "bf16"))
-_KV_TYPE_HELP = (
-    "llama.cpp can use f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0 and q5_1; the start fails on"
-    " the rest of TGI's list. q8-0 is another spelling of q8_0."
-)
-
-
-def _or_default(given: int | None, default: int) -> int:
-    return default if given is None else given
 
 
 @attrs.frozen(kw_only=True)
@@ -145,14 +132,14 @@ class Config:
         "f16",
         group=Group.LLAMA_CPP,
         unit="type",
-        choices=tuple(_KV_TYPES.split()),
-        help=f"Type of the K half of the KV memory. {_KV_TYPE_HELP}",
+        choices=KV_TYPES,
+        help=f"Type of the K half of the KV memory. {KV_TYPE_HELP}",
     )
     type_v: str = described(
         "f16",
         group=Group.LLAMA_CPP,
         unit="type",
-        choices=tuple(_KV_TYPES.split()),
+        choices=KV_TYPES,
         help="Type of the V half of the KV memory; as for --type-k.",
     )
     kv_layout: str = described(
@@ -162,6 +149,27 @@ class Config:
         choices=("streams", "unified", "auto"),
         help="streams: every sequence owns max-total-tokens cells. unified: all sequences share"
         " one pool of cells, which may be smaller than their sum. auto: the server chooses.",
+    )
+
+    swa_full: bool = described(
+        False,
+        group=Group.LLAMA_CPP,
+        off_switch="--disable-swa-full",
+        help="Keep all cells of sliding-window layers: more memory, but any shared prefix can be"
+        " reused, not only those at checkpoints.",
+    )
+    cache_ram: int = amount(
+        lambda given, _: cache_ram(given),
+        group=Group.LLAMA_CPP,
+        unit="bytes or percent",
+        minimum=0,
+        pattern=AMOUNT_PATTERN,
+        expected=AMOUNT,
+        default_text="25% of the available memory, at most 8GiB",
+        help="Host memory for sequences that were pushed out of the context, so that a prompt with"
+        " the same beginning need not be computed again: bytes, with a suffix (512MiB, 2G), or a"
+        " percentage of the memory that is available at start, within the container's limits. 0"
+        " turns it off.",
     )
 
     # Limits of one request
@@ -251,7 +259,7 @@ class Config:
         help="Sequences that are generated at the same time. 0 means the default.",
     )
     max_batch_total_tokens: int = derived(
-        lambda given, config: _or_default(given, config.max_batch_size * config.max_total_tokens),
+        lambda given, config: or_default(given, config.max_batch_size * config.max_total_tokens),
         group=Group.BATCH,
         unit="tokens",
         minimum=1,
@@ -260,7 +268,7 @@ class Config:
     )
     max_physical_batch_total_tokens: int = derived(
         lambda given, config: min(
-            _or_default(given, _PHYSICAL_BATCH), config.max_batch_total_tokens
+            or_default(given, _PHYSICAL_BATCH), config.max_batch_total_tokens
         ),
         group=Group.BATCH,
         unit="tokens",
@@ -269,13 +277,23 @@ class Config:
         help="Most tokens that llama.cpp computes in one go; memory for intermediate results"
         " grows with it. More than max-batch-total-tokens counts as that many.",
     )
-    max_batch_prefill_tokens: int = described(
-        256,
+    max_batch_prefill_tokens: int = derived(
+        lambda given, config: or_default(given, config.max_physical_batch_total_tokens),
         group=Group.BATCH,
         unit="tokens",
         minimum=1,
-        help="While other sequences generate, at most this many prompt tokens are computed per"
-        " step. More of them start a long prompt sooner and delay the running streams longer.",
+        default_text="max-physical-batch-total-tokens",
+        help="The most prompt tokens that a step computes beside running streams, whatever time"
+        " --target-inter-token-latency would leave for more.",
+    )
+    target_inter_token_latency: float = described(
+        0.0,
+        group=Group.BATCH,
+        unit="milliseconds",
+        minimum=0,
+        help="A step that computes prompts beside running streams is kept within this many"
+        " milliseconds; 0: three times the measured duration of a step without prompts, at least"
+        " 50 ms.",
     )
 
     # HTTP server
@@ -425,10 +443,7 @@ class Config:
     )
 
     def __attrs_post_init__(self) -> None:
-        _check_token_limits(self)
-        _check_single_values(self)
-        _check_ports(self)
-        _check_flash_attention(self)
+        check(self, options())
 
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each option that was given although it changes nothing."""
@@ -442,55 +457,3 @@ class Config:
 def options() -> tuple[Option, ...]:
     """All options in the order in which they are shown."""
     return options_of(Config)
-
-
-def _check_token_limits(config: Config) -> None:
-    """TGI's cross checks, in its order and with its texts."""
-    n_wanted = config.max_batch_size * config.max_total_tokens
-    if config.max_input_tokens >= config.max_total_tokens:
-        raise ConfigError(
-            "`max_input_tokens` must be < `max_total_tokens`"
-            f" (--max-input-tokens {config.max_input_tokens},"
-            f" --max-total-tokens {config.max_total_tokens})"
-        )
-    if config.max_total_tokens > config.max_batch_total_tokens:
-        raise ConfigError(
-            "`max_total_tokens` must be <= `max_batch_total_tokens`"
-            f" (--max-total-tokens {config.max_total_tokens},"
-            f" --max-batch-total-tokens {config.max_batch_total_tokens})"
-        )
-    if n_wanted > config.max_batch_total_tokens and config.kv_layout == "streams":
-        raise ConfigError(
-            "`max_batch_size` * `max_total_tokens` must be <= `max_batch_total_tokens`"
-            f" (--max-batch-size {config.max_batch_size}, --max-total-tokens"
-            f" {config.max_total_tokens}, --max-batch-total-tokens {config.max_batch_total_tokens})"
-            " with --kv-layout streams"
-        )
-
-
-def _check_single_values(config: Config) -> None:
-    for option in options():
-        value = getattr(config, option.name)
-        if isinstance(value, (int, float)) and not option.allows(value):
-            above = value > option.maximum
-            limit = f"at most {option.maximum}" if above else f"at least {option.minimum}"
-            raise ConfigError(f"{option.flag} must be {limit}. Given: {value}")
-        if option.choices and value not in option.choices:
-            choices = ", ".join(option.choices)
-            raise ConfigError(f"{option.flag} must be one of {choices}. Given: {value!r}")
-
-
-def _check_ports(config: Config) -> None:
-    if config.prometheus_port and config.prometheus_port == config.port:
-        raise ConfigError(
-            f"--prometheus-port and --port must differ. Given: {config.port} for both"
-        )
-
-
-def _check_flash_attention(config: Config) -> None:
-    """llama.cpp's own rule, told before the model is loaded."""
-    if config.type_v not in _PLAIN_KV_TYPES and not config.flash_attention:
-        raise ConfigError(
-            f"--type-v {config.type_v} needs flash attention, which --disable-flash-attention"
-            " turned off"
-        )

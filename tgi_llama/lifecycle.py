@@ -35,6 +35,7 @@ from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.errors import ShuttingDown
 from tgi_llama.generation import ModelDescription
 from tgi_llama.llama.backend import start_backend
+from tgi_llama.llama.memory_needs import check_memory
 from tgi_llama.llama.model import Model
 from tgi_llama.llama.runner import LlamaRunner, open_runner
 from tgi_llama.llama.vocab import Vocab
@@ -84,6 +85,7 @@ class ModelThread:
     def __call__(self, commands: CommandQueue, publish: Publish, loaded: LoadedCallback) -> None:
         log = start_backend(self.config.numa)
         started = perf_counter()
+        check_memory(self.files.gguf, self.config, self.plan, log)
         self.model = Model(self.files.gguf, self.config, log, _Progress(commands))
         self.resources.enter_context(self.model)
         self.vocab = Vocab(self.model.vocab_pointer)

@@ -56,6 +56,8 @@ class Option:
     """The option that turns this switch off, for example ``--disable-mmap``."""
     has_variable: bool = True
     """Whether the environment is read."""
+    is_amount: bool = False
+    """A number that is given as a text which matches ``pattern``; ``maximum`` does not apply."""
     secret: bool = False
     """Never shown: left out of the configuration's ``repr``."""
     no_effect: str | None = None
@@ -119,7 +121,8 @@ class Option:
 
     def allows(self, number: float) -> bool:
         """Whether the number is in the range."""
-        return (self.minimum is None or number >= self.minimum) and number <= self.maximum
+        small_enough = self.is_amount or number <= self.maximum
+        return small_enough and (self.minimum is None or number >= self.minimum)
 
 
 class Description(TypedDict, total=False):
@@ -137,6 +140,7 @@ class Description(TypedDict, total=False):
     aliases: tuple[str, ...]
     off_switch: str
     has_variable: bool
+    is_amount: bool
     secret: bool
     no_effect: str
 
@@ -164,6 +168,15 @@ def described(
 def derived(resolve: Callable[[int | None, Any], int], **description: Unpack[Description]) -> int:
     """A number that has no default of its own: ``resolve`` is called as in ``described``, with
     None where nothing was given."""
+    return cast(int, described(None, resolve=resolve, **description))
+
+
+def amount(
+    resolve: Callable[[str | int | None, Any], int], **description: Unpack[Description]
+) -> int:
+    """A number that people write as a text, for example ``2GiB``. ``resolve`` is called as in
+    ``derived`` and also takes the number itself."""
+    description["is_amount"] = True
     return cast(int, described(None, resolve=resolve, **description))
 
 

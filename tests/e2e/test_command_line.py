@@ -10,6 +10,8 @@ import trio
 from fakes.raw_client import get, post
 from fakes.server_process import tgi_llama
 
+from tgi_llama.host_memory import most_bytes
+
 SHORT = {"inputs": "1, 2, 3,", "parameters": {"max_new_tokens": 3}}
 QUESTION = {"messages": [{"role": "user", "content": "What is 12 plus 7?"}], "temperature": 0}
 
@@ -123,9 +125,13 @@ async def test_prometheus_port_serves_the_metrics_alone(environment: dict[str, s
         assert (await client.get(f"{server.url}/metrics")).status_code == 200
 
 
-async def failing(*options: str, environment: dict[str, str]) -> tuple[int, str]:
-    """Exit status and standard error of a server that does not start."""
-    command = [sys.executable, "-m", "tgi_llama", "--hostname", "127.0.0.1", *options]
+async def failing(
+    *options: str, environment: dict[str, str], code: str | None = None
+) -> tuple[int, str]:
+    """Exit status and standard error of a server that does not start. ``code`` starts it in place
+    of ``-m tgi_llama``."""
+    program = ["-c", code] if code else ["-m", "tgi_llama"]
+    command = [sys.executable, *program, "--hostname", "127.0.0.1", *options]
     with trio.fail_after(60):
         done = await trio.run_process(
             command, env=environment, check=False, capture_stdout=True, capture_stderr=True
@@ -180,6 +186,46 @@ async def test_failing_start_is_one_line(
     assert text.count("\n") == 1, text
     assert text.startswith("tgi-llama: error: ")
     assert words in text
+
+
+async def test_start_says_what_memory_it_needs_and_warms_up(environment: dict[str, str]) -> None:
+    async with tgi_llama(environment=environment) as server:
+        for words in ("memory needed: weights 3.1 MiB ", "memory reserved: KV ", "warmed up in "):
+            assert words in server.output
+
+
+async def test_start_beyond_all_memory_is_one_line_that_names_what_to_lower(
+    environment: dict[str, str],
+) -> None:
+    n_cells = 2 * most_bytes() // 2048  # a cell of the built-in model in f16 takes 2304 bytes
+    if n_cells * 52 > 2**32:
+        pytest.skip("on so much memory llama.cpp needs gigabytes to measure as many cells")
+    options = ("--max-batch-size", "1", "--max-total-tokens", str(n_cells))
+    status, text = await failing("--port", "0", *options, environment=environment)
+
+    assert status == 1
+    assert text.count("\n") == 1, text
+    assert text.startswith("tgi-llama: error: not enough memory: at least ")
+    assert "Lower --max-batch-size, --max-total-tokens, --max-batch-total-tokens" in text
+
+
+async def test_start_that_runs_out_of_memory_is_one_line_that_names_what_to_lower(
+    environment: dict[str, str],
+) -> None:
+    if most_bytes() < 6 * 2**30:
+        pytest.skip("refused before it is tried")
+    limited = (
+        "import resource, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n"
+        "runpy.run_module('tgi_llama', run_name='__main__')"
+    )
+    options = ("--max-batch-size", "1", "--max-total-tokens", str(2_000_000))  # 4.4 GB of cells
+    status, text = await failing("--port", "0", *options, environment=environment, code=limited)
+
+    assert status == 1
+    assert "tgi-llama: error: not enough memory: llama.cpp could not make a context: " in text
+    assert "Lower --max-batch-size, --max-total-tokens" in text
+    assert "Traceback" not in text
 
 
 async def test_dying_decode_thread_ends_the_process(environment: dict[str, str]) -> None:

@@ -68,7 +68,9 @@ class NativeLog:
 
     _line: str = ""
     _level: int = logging.INFO
-    _captured: list[str] | None = None
+    _captured: list[list[str]] = attrs.field(factory=list)
+    """Of the open ``captured`` blocks, which may be nested."""
+    _is_quiet: bool = False
 
     def install(self) -> None:
         """Replaces the callback that writes to stderr. Before the first model is loaded."""
@@ -80,23 +82,32 @@ class NativeLog:
     def captured(self) -> Iterator[list[str]]:
         """Collects the lines that are logged meanwhile."""
         lines: list[str] = []
-        self._captured = lines
+        self._captured.append(lines)
         try:
             yield lines
         finally:
-            self._captured = None
+            self._captured.pop()
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Passes nothing on to ``logging`` meanwhile; lines are collected all the same."""
+        self._is_quiet = True
+        try:
+            yield
+        finally:
+            self._is_quiet = False
 
     def _receive(self, level: int, text: bytes, _user_data: object) -> None:
         if level != _CONTINUATION:
             self._level = _LEVELS.get(level, logging.DEBUG)
-        if self._captured is None and not _log.isEnabledFor(self._level):
+        if not self._captured and not _log.isEnabledFor(self._level):
             return  # llama.cpp logs debug lines in every decode
         self._line += text.decode("utf-8", "replace")
         while "\n" in self._line:
             line, self._line = self._line.split("\n", 1)
-            if self._captured is not None:
-                self._captured.append(line)
-            if line.strip(". "):  # its progress bar is made of dots; ours says more
+            for lines in self._captured:
+                lines.append(line)
+            if line.strip(". ") and not self._is_quiet:  # dots are its progress bar; ours says more
                 _log.log(self._level, "%s", line.rstrip())
 
 

@@ -11,7 +11,7 @@ from typing import Self
 import llama_cpp.llama_cpp as native
 
 from tgi_llama.config import Config
-from tgi_llama.errors import ConfigError
+from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.llama.backend import NativeLog
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ class Model:
     def __init__(self, path: Path, config: Config, log: NativeLog, progress: Progress) -> None:
         """Loads the file.
 
-        Raises ConfigError with llama.cpp's own words when the file is damaged or not supported.
+        Raises ConfigError with llama.cpp's own words when the file is damaged or not supported,
+        StartError when there is not enough memory for it.
         """
         params = model_params(config)
         callback = native.llama_progress_callback(lambda fraction, _data: progress(fraction))
@@ -50,10 +51,7 @@ class Model:
         with log.captured() as lines:
             pointer = native.llama_model_load_from_file(os.fsencode(path), params)
         if not pointer:
-            raise ConfigError(
-                f"--model-gguf: expected a complete GGUF file, but llama.cpp cannot load {path}: "
-                f"{_reason(lines)}"
-            )
+            raise load_error(path, lines)
         try:
             check_generates(
                 has_encoder=native.llama_model_has_encoder(pointer),
@@ -125,6 +123,19 @@ class Model:
             if source is not None:
                 found[name or "default"] = source.decode("utf-8", "replace")
         return found
+
+
+def load_error(path: Path, lines: list[str]) -> ConfigError | StartError:
+    """What to raise for a failed load, from its log."""
+    reason = _reason(lines)
+    if any("unable to allocate" in line for line in lines):
+        return StartError(
+            f"not enough memory for the model {path}: {reason}. Lower --n-gpu-layers where it is a"
+            " GPU's, or map the file (--use-mmap)"
+        )
+    return ConfigError(
+        f"--model-gguf: expected a complete GGUF file, but llama.cpp cannot load {path}: {reason}"
+    )
 
 
 def check_generates(*, has_encoder: bool, has_vocabulary: bool) -> None:

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 
 import attrs
 import llama_cpp.llama_cpp as native
-import numpy as np
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan
-from tgi_llama.engine.model_runner import Batch, Logits, Run, SlotId
+from tgi_llama.engine.model_runner import Batch, Logits, SlotId
+from tgi_llama.errors import StartError
 from tgi_llama.generation import ModelDescription
 from tgi_llama.llama.backend import NativeLog, uses_numa
 from tgi_llama.llama.context import Context
 from tgi_llama.llama.devices import devices
+from tgi_llama.llama.memory_needs import LOWER_CONTEXT, log_reserved
 from tgi_llama.llama.model import Model
+from tgi_llama.llama.warm_up import Limits, warm_up
 
 _log = logging.getLogger(__name__)
 
@@ -63,19 +65,36 @@ class LlamaRunner:
 def open_runner(
     model: Model, config: Config, *, plan: KvPlan, log: NativeLog
 ) -> Iterator[LlamaRunner]:
-    """Makes the model's context and decodes one token, so that the weights are in memory.
+    """Makes the model's context and warms it up (``warm_up``).
 
-    Raises StartError when the context cannot be made.
+    Raises StartError when the context cannot be made or the largest batch cannot be decoded.
     """
     _warn_about_gpu(config)
-    with Context(model, config, plan, log) as context:
+    with contextlib.ExitStack() as stack:
+        with log.captured() as lines:
+            context = stack.enter_context(_make_context(model, config, plan, log))
+        log_reserved(lines)
         _warm_up(context)
         yield LlamaRunner(description=_describe(model, context, config), context=context)
 
 
+def _make_context(model: Model, config: Config, plan: KvPlan, log: NativeLog) -> Context:
+    try:
+        return Context(model, config, plan, log)
+    except StartError as error:
+        if "alloc" not in str(error):
+            raise
+        raise StartError(f"not enough memory: {error}. Lower {LOWER_CONTEXT}") from error
+
+
 def _warm_up(context: Context) -> None:
-    context.decode(Batch(np.zeros(1, dtype=np.int32), (Run(SlotId(0), 0, 1, n_outputs=1),)))
-    context.clear(SlotId(0))
+    limits = Limits(
+        n_slots=context.plan.n_slots,
+        cells_per_slot=context.plan.cells_per_slot,
+        max_batch_tokens=context.facts.max_batch_tokens,
+        max_outputs=context.max_outputs,
+    )
+    warm_up(context, limits)
 
 
 def _warn_about_gpu(config: Config) -> None:

@@ -1,0 +1,157 @@
+"""What is needed against what there is, in figures."""
+
+import logging
+from typing import Any
+
+import attrs
+import pytest
+
+from tgi_llama.engine.kv_cache import KvPlan, plan_kv
+from tgi_llama.errors import StartError
+from tgi_llama.llama.memory_log import MemoryFigures
+from tgi_llama.llama.memory_needs import MemoryNeeds, Room, announce_needs, describe_needs
+
+_MIB = 2**20
+_PLAN = plan_kv(layout="streams", n_slots=4, cells_per_sequence=1024, n_cells=4096)
+_FIGURES = MemoryFigures(
+    cells=400 * _MIB, states=40 * _MIB, host_compute=30 * _MIB, output=_MIB, is_repacked=True
+)
+_NEEDS = MemoryNeeds(
+    weights=1000 * _MIB,
+    is_mapped=True,
+    output=20 * _MIB,
+    tables=_MIB,
+    cache=500 * _MIB,
+    figures=_FIGURES,
+)
+_CONTEXT = 400 + 40 + 30 + 20 + 1
+_LOWER = (
+    "--max-batch-size, --max-total-tokens, --max-batch-total-tokens,"
+    " --max-physical-batch-total-tokens, or --type-k and --type-v (q8_0)"
+)
+
+
+def _room(mib: int, *, at_most: int = 10**6, gpu: int = 0) -> Room:
+    return Room(host=mib * _MIB, host_at_most=at_most * _MIB, gpu=gpu * _MIB)
+
+
+def _on_gpu(**figures: Any) -> MemoryNeeds:
+    return attrs.evolve(_NEEDS, figures=attrs.evolve(_FIGURES, gpu_compute=7 * _MIB, **figures))
+
+
+def test_needs_of_a_mapped_model_are_the_context_at_least() -> None:
+    assert _NEEDS.host_at_least == _CONTEXT * _MIB
+    assert _NEEDS.host == (1000 + _CONTEXT) * _MIB
+    assert _NEEDS.gpu == 0
+
+
+def test_needs_of_a_model_that_is_read_include_the_weights() -> None:
+    needs = attrs.evolve(_NEEDS, is_mapped=False)
+
+    assert needs.host_at_least == needs.host == (1000 + _CONTEXT) * _MIB
+
+
+def test_needs_of_a_model_on_gpus_are_there() -> None:
+    needs = _on_gpu(gpu_layers=1.0, cells_on_gpu=True, cells_on_host=False)
+
+    assert needs.host == (_CONTEXT - 440) * _MIB
+    assert needs.gpu == (1000 + 440 + 7) * _MIB
+
+
+def test_needs_of_a_model_partly_on_gpus_are_shared_out() -> None:
+    needs = _on_gpu(gpu_layers=0.25, cells_on_gpu=True)
+
+    assert needs.host == (750 + _CONTEXT - 110) * _MIB
+    assert needs.gpu == (250 + 110 + 7) * _MIB
+
+
+def test_needs_of_a_model_on_gpus_with_its_cells_on_the_host() -> None:
+    needs = _on_gpu(gpu_layers=1.0)
+
+    assert needs.host == _CONTEXT * _MIB
+    assert needs.gpu == (1000 + 7) * _MIB
+
+
+def test_announcement_says_every_part(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        announce_needs(_NEEDS, _room(3 * 1024), _PLAN)
+
+    assert [record.message for record in caplog.records] == [
+        "memory needed: weights 1000 MiB (mapped, in part copied for speed), KV memory 400 MiB"
+        " (100 MiB for each of 4 slots), states 40 MiB (10 MiB for each of 4 slots), compute"
+        " buffers 30 MiB, output rows 20 MiB, host cache up to 500 MiB; 3.0 GiB of host memory are"
+        " available"
+    ]
+
+
+def test_announcement_of_a_unified_layout_counts_by_the_cell() -> None:
+    plan: KvPlan = attrs.evolve(_PLAN, unified=True)
+
+    assert "KV memory 400 MiB (100 KiB a cell)" in describe_needs(_NEEDS, _room(1), plan)
+
+
+def test_announcement_of_large_tables_mentions_them() -> None:
+    needs = attrs.evolve(_NEEDS, tables=100 * _MIB)
+
+    assert "its tables 100 MiB" in describe_needs(needs, _room(1), _PLAN)
+
+
+def test_announcement_of_gpus_says_what_they_need() -> None:
+    text = describe_needs(_on_gpu(gpu_layers=1.0), _room(1, gpu=3 * 1024), _PLAN)
+
+    assert "; about 1007 MiB of it on GPUs, where 3.0 GiB are free; " in text
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [
+        (_room(2000), []),
+        (
+            _room(1600),
+            ["memory may run out when the host cache fills up: lower --cache-ram to 109MiB"],
+        ),
+        (
+            _room(1400),
+            [
+                "memory may run out: about 1.5 GiB are needed and 1.4 GiB are available. Lower"
+                f" {_LOWER}"
+            ],
+        ),
+    ],
+)
+def test_announcement_warns_of_what_may_not_fit(
+    room: Room, expected: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    announce_needs(_NEEDS, room, _PLAN)
+
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.message for record in warnings] == expected
+
+
+def test_announcement_warns_of_a_full_gpu(caplog: pytest.LogCaptureFixture) -> None:
+    announce_needs(_on_gpu(gpu_layers=1.0), _room(5000, gpu=1000), _PLAN)
+
+    assert (
+        "GPU memory may run out: about 1007 MiB are needed and 1000 MiB are free. Lower"
+        f" --n-gpu-layers, {_LOWER}"
+    ) in caplog.text
+
+
+@pytest.mark.parametrize("at_most", [_CONTEXT, _CONTEXT + 1])
+def test_announcement_of_what_may_fit_by_swapping_is_no_error(at_most: int) -> None:
+    announce_needs(_NEEDS, _room(10, at_most=at_most), _PLAN)
+
+
+def test_announcement_of_what_cannot_fit_is_an_error_that_names_the_options() -> None:
+    with pytest.raises(StartError) as caught:
+        announce_needs(_NEEDS, _room(10, at_most=_CONTEXT - 1), _PLAN)
+
+    assert str(caught.value).startswith(
+        "not enough memory: at least 491 MiB are needed (weights 1000 MiB (mapped"
+    )
+    assert str(caught.value).endswith(f"and 490 MiB can be had at most. Lower {_LOWER}")
+
+
+def test_announcement_of_a_model_that_is_read_and_cannot_fit_names_the_switches() -> None:
+    with pytest.raises(StartError, match=r"or map the file \(--use-mmap, no --use-mlock\)$"):
+        announce_needs(attrs.evolve(_NEEDS, is_mapped=False), _room(10, at_most=1000), _PLAN)

@@ -1,0 +1,109 @@
+"""The measured needs are what llama.cpp then takes, and nothing of the measuring stays."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from fakes.native import Load
+
+from tgi_llama.config import Config
+from tgi_llama.engine.kv_cache import KvPlan, plan_kv
+from tgi_llama.errors import StartError
+from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.memory_log import read_figures
+from tgi_llama.llama.memory_needs import check_memory, measure_needs
+
+
+def _config(**options: object) -> Config:
+    defaults = {"n_threads": 1, "max_batch_size": 4, "max_total_tokens": 512}
+    return Config(**({"max_input_tokens": 256} | defaults | options))  # type: ignore[arg-type]
+
+
+def _plan(config: Config) -> KvPlan:
+    return plan_kv(
+        layout=config.kv_layout,
+        n_slots=config.max_batch_size,
+        cells_per_sequence=config.max_total_tokens,
+        n_cells=config.max_batch_total_tokens,
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kv_layout": "unified"},
+        {"type_k": "q8_0", "type_v": "q4_0"},
+        {"max_batch_size": 1, "max_physical_batch_total_tokens": 32},
+        {"flash_attention": False},
+        {"use_mmap": False},
+    ],
+    ids=str,
+)
+def test_needs_are_what_is_then_reserved(
+    load: Load, gguf: Path, native_log: NativeLog, options: dict[str, object]
+) -> None:
+    config = _config(**options)
+    needs = measure_needs(gguf, config, _plan(config), native_log)
+    assert needs is not None
+
+    with native_log.captured() as lines, load(**options) as loaded:
+        taken = read_figures(lines)
+        assert needs.weights == loaded.model.size_bytes
+        assert needs.output == loaded.runner.max_outputs * loaded.vocab.n_vocab * 4
+    assert needs.figures.cells == taken.cells > 0
+    assert needs.figures.host_compute == taken.host_compute > 0
+
+
+def test_measuring_logs_nothing_of_llama_cpps(
+    gguf: Path, native_log: NativeLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        measure_needs(gguf, _config(), _plan(_config()), native_log)
+
+    assert caplog.records == []
+
+
+def test_damaged_file_is_left_to_the_load(tmp_path: Path, native_log: NativeLog) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(b"GGUF" + bytes(100))
+
+    assert measure_needs(damaged, _config(), _plan(_config()), native_log) is None
+
+
+def test_file_without_a_vocabulary_is_left_to_the_load(
+    gguf: Path, tmp_path: Path, native_log: NativeLog
+) -> None:
+    key = b"tokenizer.ggml.model" + (8).to_bytes(4, "little") + (4).to_bytes(8, "little")
+    bare = tmp_path / "bare.gguf"
+    bare.write_bytes(gguf.read_bytes().replace(key + b"gpt2", key + b"none"))
+
+    assert measure_needs(bare, _config(), _plan(_config()), native_log) is None
+
+
+def test_type_that_llama_cpp_cannot_use_is_left_to_the_load(
+    gguf: Path, native_log: NativeLog
+) -> None:
+    config = _config(type_k="q2_k")
+
+    assert measure_needs(gguf, config, _plan(config), native_log) is None
+
+
+def test_cells_whose_tables_alone_do_not_fit_are_refused_unmeasured(
+    gguf: Path, native_log: NativeLog
+) -> None:
+    plan = KvPlan(unified=True, n_slots=1, n_cells=2**60, cells_per_slot=2**60)
+
+    with pytest.raises(StartError, match=r"not enough memory for .* Lower --max-batch-size"):
+        check_memory(gguf, _config(), plan, native_log)
+
+
+def test_captured_blocks_may_be_nested(gguf: Path, native_log: NativeLog) -> None:
+    with native_log.captured() as outer:
+        with native_log.captured() as inner:
+            measure_needs(gguf, _config(), _plan(_config()), native_log)
+        n_inner = len(inner)
+        measure_needs(gguf, _config(), _plan(_config()), native_log)
+
+    assert len(inner) == n_inner > 0
+    assert len(outer) == 2 * n_inner

@@ -1,0 +1,245 @@
+"""What a model and its context will need, found out before they take it.
+
+llama.cpp can make a model and a context of it without their memory, which is how its own ``--fit``
+finds sizes. That is exact for every architecture, where a formula of ours would not be, and costs
+the reading of the vocabulary.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import attrs
+import llama_cpp.llama_cpp as native
+
+from tgi_llama.config import Config
+from tgi_llama.engine.kv_cache import KvPlan
+from tgi_llama.errors import ConfigError, StartError
+from tgi_llama.host_memory import available_bytes, most_bytes
+from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.context import context_params
+from tgi_llama.llama.devices import Device, devices
+from tgi_llama.llama.memory_log import MemoryFigures, read_figures
+from tgi_llama.llama.model import check_generates, model_params
+
+_log = logging.getLogger(__name__)
+
+LOWER_CONTEXT = (
+    "--max-batch-size, --max-total-tokens, --max-batch-total-tokens,"
+    " --max-physical-batch-total-tokens, or --type-k and --type-v (q8_0)"
+)
+"""The options that the size of the context follows from."""
+
+_TABLE_BYTES = 52
+"""Host memory that llama.cpp keeps for each cell beside its keys and values: position, owners. It
+takes them for real also when it only measures. (67 million cells: 3.3 GiB.)"""
+
+
+@attrs.frozen(kw_only=True)
+class MemoryNeeds:
+    """In bytes."""
+
+    weights: int
+    """The tensors in the GGUF file."""
+    is_mapped: bool
+    """The file is mapped: what is not used for a while can be dropped and read again."""
+    output: int
+    """The most rows of logits that a step may ask for."""
+    tables: int
+    """What llama.cpp notes of the cells."""
+    cache: int
+    """The host cache's limit."""
+    figures: MemoryFigures
+
+    @property
+    def host_at_least(self) -> int:
+        """Host memory without which there is no start."""
+        weights = 0 if self.is_mapped else self._host_weights
+        context = self._host_cells + self.tables + self.figures.host_compute + self.output
+        return weights + context
+
+    @property
+    def host(self) -> int:
+        """Host memory for work at full speed, without the host cache. About."""
+        weights = self._host_weights if self.is_mapped else 0
+        return self.host_at_least + weights
+
+    @property
+    def gpu(self) -> int:
+        """GPU memory of all cards together. About."""
+        weights = self.weights - self._host_weights
+        cells = self.figures.cells + self.figures.states - self._host_cells
+        return weights + cells + self.figures.gpu_compute
+
+    @property
+    def _host_weights(self) -> int:
+        return int(self.weights * (1 - self.figures.gpu_layers))
+
+    @property
+    def _host_cells(self) -> int:
+        total = self.figures.cells + self.figures.states
+        if not self.figures.cells_on_gpu:
+            return total
+        return int(total * (1 - self.figures.gpu_layers)) if self.figures.cells_on_host else 0
+
+
+@attrs.frozen(kw_only=True)
+class Room:
+    """What there is, in bytes."""
+
+    host: int
+    """Host memory that can be had without harm."""
+    host_at_most: int
+    """... with swapping and without any page cache."""
+    gpu: int
+    """Free memory of all GPUs together."""
+
+
+def check_memory(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> None:
+    """Says what the model will need, before it is loaded; see ``announce_needs``. After
+    ``start_backend``, on the thread that loads."""
+    n_at_most = most_bytes()
+    if plan.n_cells * _TABLE_BYTES > n_at_most:  # measuring alone would exhaust it
+        raise StartError(
+            f"not enough memory for {plan.n_cells} cells: {_size(n_at_most)} can be had at most."
+            f" Lower {LOWER_CONTEXT}"
+        )
+    needs = measure_needs(path, config, plan, log)
+    if needs is not None:
+        announce_needs(needs, measure_room(), plan)
+
+
+def measure_needs(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> MemoryNeeds | None:
+    """Asks llama.cpp. None where the file or the options are wrong in some other way, which loading
+    the model will tell. Changes nothing that stays."""
+    params = model_params(config)
+    params.no_alloc = True
+    params.load_mode = native.LLAMA_LOAD_MODE_NONE  # it asserts that nothing is mapped
+    with log.captured() as lines, log.quiet():
+        model = native.llama_model_load_from_file(os.fsencode(path), params)
+        if not model:
+            return None
+        try:
+            return _measure(model, config, plan, lines)
+        except ConfigError:
+            return None
+        finally:
+            native.llama_model_free(model)
+
+
+def _measure(
+    model: native.llama_model_p, config: Config, plan: KvPlan, lines: list[str]
+) -> MemoryNeeds | None:
+    vocab = native.llama_model_get_vocab(model)
+    check_generates(
+        has_encoder=native.llama_model_has_encoder(model),
+        has_vocabulary=native.llama_vocab_type(vocab) != native.LLAMA_VOCAB_TYPE_NONE,
+    )
+    n_vocab = native.llama_vocab_n_tokens(vocab)
+    params = context_params(config, plan, n_vocab=n_vocab)
+    context = native.llama_init_from_model(model, params)
+    if not context:
+        return None
+    native.llama_free(context)
+    return MemoryNeeds(
+        weights=native.llama_model_size(model),
+        is_mapped=config.use_mmap and not config.use_mlock,
+        output=params.n_outputs_max * n_vocab * 4,
+        tables=plan.n_cells * _TABLE_BYTES,
+        cache=config.cache_ram,
+        figures=read_figures(lines),
+    )
+
+
+def measure_room() -> Room:
+    """Free memory now. After ``start_backend``."""
+    return Room(host=available_bytes(), host_at_most=most_bytes(), gpu=_free_gpu_bytes(devices()))
+
+
+def _free_gpu_bytes(found: Iterable[Device]) -> int:
+    return sum(device.free_bytes for device in found if device.is_gpu)
+
+
+def announce_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> None:
+    """Logs what is needed and what there is.
+
+    Warns where it may not fit, and raises StartError where it cannot; both name the options to
+    lower.
+    """
+    _log.info("%s", describe_needs(needs, room, plan))
+    or_map = "" if needs.is_mapped else ", or map the file (--use-mmap, no --use-mlock)"
+    if needs.host_at_least > room.host_at_most:
+        raise StartError(
+            f"not enough memory: at least {_size(needs.host_at_least)} are needed"
+            f" ({_parts(needs, plan)}), and {_size(room.host_at_most)} can be had at most. Lower"
+            f" {LOWER_CONTEXT}{or_map}"
+        )
+    if needs.host > room.host:
+        _log.warning(
+            "memory may run out: about %s are needed and %s are available. Lower %s",
+            *(_size(needs.host), _size(room.host), LOWER_CONTEXT),
+        )
+    elif needs.host + needs.cache > room.host:
+        _log.warning(
+            "memory may run out when the host cache fills up: lower --cache-ram to %s",
+            f"{(room.host - needs.host) // 2**20}MiB",
+        )
+    if needs.gpu > room.gpu > 0:
+        _log.warning(
+            "GPU memory may run out: about %s are needed and %s are free. Lower --n-gpu-layers, %s",
+            *(_size(needs.gpu), _size(room.gpu), LOWER_CONTEXT),
+        )
+
+
+def describe_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> str:
+    """One line for the log."""
+    text = f"memory needed: {_parts(needs, plan)}, host cache up to {_size(needs.cache)}"
+    gpu = ""
+    if needs.figures.gpu_layers:
+        gpu = f"; about {_size(needs.gpu)} of it on GPUs, where {_size(room.gpu)} are free"
+    return f"{text}{gpu}; {_size(room.host)} of host memory are available"
+
+
+def _parts(needs: MemoryNeeds, plan: KvPlan) -> str:
+    figures = needs.figures
+    weights = f"weights {_size(needs.weights)}"
+    notes = ["mapped"] if needs.is_mapped else []
+    notes += ["in part copied for speed"] if figures.is_repacked else []
+    parts = [f"{weights} ({', '.join(notes)})" if notes else weights]
+    if figures.cells:
+        share = (
+            f"{_size(figures.cells // plan.n_cells)} a cell"
+            if plan.unified
+            else f"{_size(figures.cells // plan.n_slots)} for each of {plan.n_slots} slots"
+        )
+        parts.append(f"KV memory {_size(figures.cells)} ({share})")
+    if figures.states:
+        share = f"{_size(figures.states // plan.n_slots)} for each of {plan.n_slots} slots"
+        parts.append(f"states {_size(figures.states)} ({share})")
+    if 100 * needs.tables > needs.host_at_least:
+        parts.append(f"its tables {_size(needs.tables)}")
+    parts.append(f"compute buffers {_size(figures.host_compute + figures.gpu_compute)}")
+    parts.append(f"output rows {_size(needs.output)}")
+    return ", ".join(parts)
+
+
+def log_reserved(lines: Iterable[str]) -> None:
+    """Logs what llama.cpp says it did reserve for the context, from its log of making one."""
+    figures = read_figures(lines)
+    parts = {
+        "KV memory": figures.cells,
+        "states": figures.states,
+        "compute buffers": figures.host_compute + figures.gpu_compute,
+    }
+    shown = (f"{name} {_size(n_bytes)}" for name, n_bytes in parts.items() if n_bytes)
+    _log.info("memory reserved: %s", ", ".join(shown))
+
+
+def _size(n_bytes: int) -> str:
+    """For people: ``1.5 GiB``, ``192 MiB``, ``96 KiB``."""
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if n_bytes >= 2**power:
+            value = n_bytes / 2**power
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{n_bytes} bytes"
