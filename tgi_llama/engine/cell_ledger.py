@@ -95,9 +95,7 @@ class CellLedger:
         for index, segment in reversed([*enumerate(left, n_kept)]):
             segment.owners.remove(slot)
             if segment.owners:
-                other = min(segment.owners)
-                self._join(other, index)
-                self._join(other, index - 1)
+                self._join(min(segment.owners), index)
 
     def clear(self, slot: SlotId) -> None:
         """The slot gives up all its cells."""
@@ -136,10 +134,10 @@ class CellLedger:
         return len(self._segments.get(slot, ()))
 
     def _join(self, slot: SlotId, index: int) -> None:
-        """Joins the slot's segment with the next one, for all who own both, if the same do. No
-        effect where one of the two is not there."""
+        """Joins the slot's segment with the next one, for all who own them, if there is one and the
+        same slots own both."""
         segments = self._segments[slot]
-        if not 0 <= index < len(segments) - 1:
+        if index + 1 == len(segments):
             return
         segment, following = segments[index : index + 2]
         if len(segment.owners) > len(following.owners):
