@@ -47,27 +47,30 @@ class MemoryKind:
     is_recurrent: bool
     """Nothing but recurrent states."""
     is_hybrid: bool
+    """Recurrent states in some layers, or beside the attention."""
     n_window: int
     """Positions of the sliding window; 0 without one, or where no sequence gets past it."""
     shares_window: bool
     """Whether a window's cells may belong to several slots for good. Such a cell is not given back
     when the sequences are past it, so the window's memory must be as large as the rest."""
-    is_known: bool
-    """Whether the window's memory is one whose copies are known to be only notes."""
+    copies_are_notes: bool
+    """Whether ``seq_cp`` only notes another owner."""
 
 
 def memory_kind(
     model: native.llama_model_p, plan: KvPlan, *, n_window_cells: int | None
 ) -> MemoryKind:
-    """``n_window_cells``: the size of the sliding window's memory (one stream of it in the streams
-    layout); None where llama.cpp has made no such memory."""
+    """``n_window_cells``: the size of the sliding window's memory (of a stream of it in the streams
+    layout); None where llama.cpp has made no such memory beside one of all positions."""
     n_window = native.llama_model_n_swa(model)
+    is_recurrent = bool(native.llama_model_is_recurrent(model))
+    is_known = n_window == 0 or n_window_cells is not None
     return MemoryKind(
-        is_recurrent=bool(native.llama_model_is_recurrent(model)),
+        is_recurrent=is_recurrent,
         is_hybrid=bool(native.llama_model_is_hybrid(model)),
         n_window=n_window if n_window < plan.cells_per_slot else 0,
         shares_window=n_window_cells is not None and n_window_cells >= plan.n_cells,
-        is_known=n_window == 0 or n_window_cells is not None,
+        copies_are_notes=is_recurrent or (plan.unified and is_known),
     )
 
 
@@ -86,7 +89,7 @@ class CellState:
         self._kind = kind
         self._lengths = [0] * plan.n_slots
         self._can_be_cut = False
-        self._copies_are_notes = kind.is_recurrent or (plan.unified and kind.is_known)
+        self._copies_are_notes = kind.copies_are_notes
 
     @property
     def can_cut(self) -> bool:
@@ -98,9 +101,9 @@ class CellState:
         afterwards."""
         cut = native.llama_memory_seq_rm(self._memory, slot, 1, -1)
         self._can_be_cut = cut and native.llama_memory_seq_pos_max(self._memory, slot) == 0
-        if not self._can_be_cut and not self._kind.is_hybrid:
-            # Neither plain nor of the kinds known to share: such memories assert on many copies.
-            self._copies_are_notes = self._kind.is_recurrent
+        if not (self._can_be_cut or self._kind.is_recurrent or self._kind.is_hybrid):
+            # A kind of its own (DeepSeek 4's compressed cells, say): only states are safe.
+            self._copies_are_notes = False
         self.clear(slot)
 
     def length(self, slot: SlotId) -> int:
