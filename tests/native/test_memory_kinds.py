@@ -4,6 +4,7 @@ Where the same chunks are computed over the same cells, "the same" means to the 
 walks compare with other chunks, which round differently.
 """
 
+import errno
 import random
 from collections.abc import Callable, Iterator
 
@@ -30,6 +31,7 @@ CASES = [
     for layout in ("unified", "streams")
     if (name, layout) not in BROKEN
 ]
+LAYOUTS = pytest.mark.parametrize("layout", ["unified", "streams"])
 OPTIONS: dict[str, object] = EXACT | {"max_physical_batch_total_tokens": CHUNK}
 A, B, C, D = (SlotId(slot) for slot in range(4))
 TOLERANCE = 0.02
@@ -323,21 +325,37 @@ def test_damaged_state_is_refused_and_leaves_nothing_of_itself(case: Case) -> No
     assert_goes_on(case, A, PROMPT)
 
 
-def test_no_host_memory_is_told_and_a_copy_is_refused(
+def test_state_without_host_memory_for_it_is_a_memory_error(
     load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*_: object) -> None:
-        raise MemoryError("none left")
+    def no_mapping(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     with load_tiny("gemma3", kv_layout="streams", **OPTIONS) as loaded:
         add(loaded, A, PROMPT)
-        monkeypatch.setattr("tgi_llama.llama.cell_state.np.empty", no_memory)
-        with pytest.raises(MemoryError):
+        monkeypatch.setattr("tgi_llama.llama.cell_state.mmap.mmap", no_mapping)
+        with pytest.raises(MemoryError, match=r"\d+ bytes for a slot's state"):
             loaded.runner.save(A)
-        assert not loaded.runner.copy(A, B, len(PROMPT))
-        assert loaded.runner.length(B) == 0
         monkeypatch.undo()
         assert_goes_on(Case("gemma3", "streams", loaded), A, PROMPT)
+
+
+@LAYOUTS
+def test_copy_without_host_memory_for_it_is_refused(
+    load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    """Windows are copied in the unified layout as well."""
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError("none left")
+
+    with load_tiny("gemma3", kv_layout=layout, **OPTIONS) as loaded:
+        add(loaded, A, PROMPT)
+        monkeypatch.setattr("tgi_llama.llama.cell_state.np.empty", no_memory)
+        assert not loaded.runner.copy(A, B, len(PROMPT))
+        monkeypatch.undo()
+        assert loaded.runner.length(B) == 0
+        assert_goes_on(Case("gemma3", layout, loaded), A, PROMPT)
 
 
 # Checkpoints
