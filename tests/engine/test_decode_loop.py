@@ -262,7 +262,7 @@ def test_decode_aborted_in_prefill_does_the_chunk_again() -> None:
 
 
 def test_decode_aborted_where_cells_cannot_be_cut_fails_the_batch() -> None:
-    play, older, newer = two_streams(runner=FakeRunner(can_truncate=False))
+    play, older, newer = two_streams(runner=FakeRunner(can_cut=False))
     play.runner.failures.append(DecodeAborted("aborted"))
     play.run_until_idle()
     assert isinstance(play.error(older), GenerationError)

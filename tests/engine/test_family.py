@@ -57,11 +57,9 @@ def alone(request: GenerationRequest) -> list[int]:
 
 
 def noisy_play(
-    *, n_slots: int = 4, layout: str = "streams", can_truncate: bool = True, max_batch: int = 16
+    *, n_slots: int = 4, layout: str = "streams", can_cut: bool = True, max_batch: int = 16
 ) -> Playbook:
-    runner = FakeRunner(
-        n_slots=n_slots, max_batch_tokens=max_batch, script=noisy, can_truncate=can_truncate
-    )
+    runner = FakeRunner(n_slots=n_slots, max_batch_tokens=max_batch, script=noisy, can_cut=can_cut)
     return Playbook(runner=runner, layout=layout)
 
 
@@ -150,7 +148,7 @@ def test_sibling_that_gets_a_slot_late_takes_the_prompt_of_one_that_decodes(layo
 
 def test_late_and_inherited_prompts_that_cannot_be_cut_are_computed_again() -> None:
     """A recurrent state has no past."""
-    play = noisy_play(n_slots=2, can_truncate=False)
+    play = noisy_play(n_slots=2, can_cut=False)
     play.submit(a_request([3, 4], max_new_tokens=6, ignore_eos=True))
     play.step()
     requests = branches(3, max_new_tokens=20)
@@ -353,10 +351,10 @@ def test_branches_that_lose_their_cells_do_not_take_the_queued_ones_along(
 
 
 @LAYOUTS
-@pytest.mark.parametrize("can_truncate", [True, False])
+@pytest.mark.parametrize("can_cut", [True, False])
 @pytest.mark.parametrize("seed", range(25))
 def test_random_branches_cancels_and_failures_give_what_each_gives_alone(
-    seed: int, can_truncate: bool, layout: str
+    seed: int, can_cut: bool, layout: str
 ) -> None:
     rng = random.Random(seed)
     play = Playbook(
@@ -365,7 +363,7 @@ def test_random_branches_cancels_and_failures_give_what_each_gives_alone(
             max_batch_tokens=rng.randint(4, 9),
             n_prompt_rows=rng.randint(1, 4),
             script=noisy,
-            can_truncate=can_truncate,
+            can_cut=can_cut,
         ),
         layout=layout,
         n_cells=512 if layout == "unified" else 0,

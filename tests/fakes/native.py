@@ -20,3 +20,5 @@ class Loaded:
 
 
 Load = Callable[..., "contextlib.AbstractContextManager[Loaded]"]
+LoadTiny = Callable[..., "contextlib.AbstractContextManager[Loaded]"]
+"""With the model's name first."""

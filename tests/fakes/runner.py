@@ -2,16 +2,25 @@
 
 ``FakeRunner`` keeps the tokens of every slot and is as strict about batches as llama.cpp. What
 comes after a slot's tokens is up to ``script``. ``failures`` holds exceptions for the next decodes.
+``layout`` and ``can_cut`` say which kind of memory it plays.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
-from tgi_llama.engine.model_runner import Batch, Logits, SlotId
-from tgi_llama.errors import DecodeAborted, DecodeError, DecodeFailed, InvalidBatch
+from tgi_llama.engine.model_runner import Batch, Checkpoint, Logits, SavedState, SlotId
+from tgi_llama.errors import (
+    DecodeAborted,
+    DecodeError,
+    DecodeFailed,
+    InvalidBatch,
+    OutOfCells,
+)
 from tgi_llama.generation import TokenId
 
 EOS = TokenId(1)
@@ -53,14 +62,27 @@ class FakeRunner:
     script: Script = counting
     failures: deque[DecodeError | Exception | None] = attrs.field(factory=deque)
     """Taken one per decode; None lets that decode work."""
-    can_truncate: bool = True
+    layout: str = "streams"
+    """``streams`` or ``unified``, where copies share their source's cells."""
+    can_cut: bool = True
+    """False plays a recurrent state: only all of a slot can be kept, copied or cut."""
+    n_cells: int | None = None
+    """Cells in all (unified) or of a slot (streams); None: any number."""
+    n_bytes_free: int | None = None
+    """Host memory for saved states; beyond it ``save`` raises MemoryError. None: any amount."""
     batches: list[Batch] = attrs.field(factory=list)
     cells: dict[int, list[int]] = attrs.field(init=False)
+    """The tokens of each slot."""
     before_decode: Callable[[], None] = lambda: None
+    _owned: dict[int, list[int]] = attrs.field(init=False)
+    """The cells that those tokens are in."""
+    _new_cells: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
     _rows: dict[int, Logits] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
+        assert self.layout in ("streams", "unified")
         self.cells = {slot: [] for slot in range(self.n_slots)}
+        self._owned = {slot: [] for slot in range(self.n_slots)}
 
     @property
     def max_outputs(self) -> int:
@@ -77,37 +99,102 @@ class FakeRunner:
         row = 0
         for run in batch.runs:
             tokens = self.cells[run.slot]
-            if len(tokens) != run.start:
-                raise InvalidBatch(f"position {run.start} after {len(tokens)} cells")
-            tokens.extend(batch.tokens[row : row + run.n_tokens].tolist())
+            self._fill(run.slot, batch.tokens[row : row + run.n_tokens].tolist())
             row += run.n_tokens
             for n_after in range(run.n_outputs):
                 known = tokens[: len(tokens) - n_after]
                 self._rows[row - 1 - n_after] = self._logits(known)
         if failure is not None:
+            if not self.can_cut:
+                for slot in self.cells:
+                    self.clear(SlotId(slot))
             raise failure
 
     def logits(self, row: int) -> Logits:
         return self._rows[row]
 
-    def truncate(self, slot: SlotId, length: int) -> bool:
-        if self.can_truncate:
-            del self.cells[slot][length:]
-        return self.can_truncate
+    def length(self, slot: SlotId) -> int:
+        return len(self.cells[slot])
 
-    def copy(self, source: SlotId, target: SlotId, length: int) -> None:
+    def shortest_cut(self, slot: SlotId) -> int:
+        return min(1, self.length(slot)) if self.can_cut else self.length(slot)
+
+    def truncate(self, slot: SlotId, length: int) -> bool:
+        if length < 0:
+            raise ValueError(f"slot {slot} cannot have {length} positions")
+        if length > self.length(slot) or 0 < length < self.shortest_cut(slot):
+            return False
+        del self.cells[slot][length:], self._owned[slot][length:]
+        return True
+
+    def copy(self, source: SlotId, target: SlotId, length: int) -> bool:
         if source == target or self.cells[target]:
             raise ValueError(f"slot {target} is not empty")
-        if not 0 < length == len(self.cells[source]):
-            raise ValueError(f"{length} of {len(self.cells[source])} cells; streams go whole")
-        self.cells[target].extend(self.cells[source])
+        if not 0 < length <= self.length(source):
+            raise ValueError(f"slot {source} has {self.length(source)} positions, not {length}")
+        if length < self.shortest_cut(source):
+            return False
+        if self.layout == "unified":
+            self.cells[target].extend(self.cells[source][:length])
+            self._owned[target].extend(self._owned[source][:length])
+        else:
+            self._fill(target, self.cells[source][:length])
+        return True
+
+    def saved_size(self, slot: SlotId) -> int:
+        return 4 * self.length(slot)
+
+    def save(self, slot: SlotId) -> SavedState | None:
+        data = self._tokens_as_bytes(slot)
+        if self.n_bytes_free is not None and data.nbytes > self.n_bytes_free:
+            raise MemoryError(f"{data.nbytes} bytes")
+        return SavedState(self.length(slot), data)
+
+    def restore(self, slot: SlotId, state: SavedState) -> bool:
+        if self.cells[slot]:
+            raise ValueError(f"slot {slot} is not empty")
+        if not self._has_room(slot, state.length):
+            return False
+        self._fill(slot, state.data.view(np.int32).tolist())
+        return True
+
+    def checkpoint(self, slot: SlotId) -> Checkpoint | None:
+        data = self._tokens_as_bytes(slot)
+        return Checkpoint(self.length(slot), data[:0] if self.can_cut else data)
+
+    def rewind(self, slot: SlotId, checkpoint: Checkpoint) -> bool:
+        length = checkpoint.length
+        if length > self.length(slot):
+            raise ValueError(f"slot {slot} has {self.length(slot)} positions, not {length}")
+        if checkpoint.n_bytes:
+            tokens = checkpoint.data.view(np.int32).tolist()
+            assert self.cells[slot][:length] == tokens, "a checkpoint of something else"
+        del self.cells[slot][length:], self._owned[slot][length:]
+        return True
 
     def clear(self, slot: SlotId) -> None:
         self.cells[slot].clear()
+        self._owned[slot].clear()
 
     @property
     def n_cells_used(self) -> int:
-        return sum(len(tokens) for tokens in self.cells.values())
+        """Different cells."""
+        return len(set(itertools.chain.from_iterable(self._owned.values())))
+
+    def _fill(self, slot: int, tokens: Sequence[int]) -> None:
+        self.cells[slot].extend(tokens)
+        self._owned[slot].extend(itertools.islice(self._new_cells, len(tokens)))
+
+    def _has_room(self, slot: int, n_more: int) -> bool:
+        n_used = self.n_cells_used if self.layout == "unified" else len(self.cells[slot])
+        return self.n_cells is None or n_used + n_more <= self.n_cells
+
+    def _tokens_as_bytes(self, slot: SlotId) -> NDArray[np.uint8]:
+        if not self.cells[slot]:
+            raise ValueError(f"slot {slot} is empty")
+        data = np.array(self.cells[slot], dtype=np.int32).view(np.uint8)
+        data.flags.writeable = False
+        return data
 
     def _check(self, batch: Batch) -> None:
         slots = [run.slot for run in batch.runs]
@@ -116,6 +203,13 @@ class FakeRunner:
         assert len(set(slots)) == len(slots), "a slot's tokens must stand together"
         assert all(0 <= run.n_outputs <= run.n_tokens for run in batch.runs)
         assert sum(run.n_outputs for run in batch.runs) <= self.max_outputs
+        for run in batch.runs:
+            if self.length(run.slot) != run.start:
+                raise InvalidBatch(f"position {run.start} after {self.length(run.slot)} cells")
+            if self.layout == "streams" and not self._has_room(run.slot, run.n_tokens):
+                raise InvalidBatch(f"slot {run.slot} has only {self.n_cells} cells")
+        if self.layout == "unified" and not self._has_room(0, batch.tokens.shape[0]):
+            raise OutOfCells(f"{self.n_cells_used} of {self.n_cells} cells are used")
 
     def _logits(self, tokens: Sequence[int]) -> Logits:
         said = self.script(tokens)

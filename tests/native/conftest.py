@@ -1,11 +1,12 @@
-"""The built-in model, loaded once per module."""
+"""The built-in model, and tiny ones of every kind of memory."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.native import Load, Loaded
+from fakes.native import Load, Loaded, LoadTiny
+from fakes.tiny_models import write_tiny_model
 
 import tgi_llama.builtin
 from tgi_llama.config import Config
@@ -50,3 +51,17 @@ def load(native_log: NativeLog, gguf: Path) -> Load:
             yield Loaded(runner, Vocab(model.vocab_pointer), plan, model)
 
     return open_model
+
+
+@pytest.fixture(scope="session")
+def load_tiny(load: Load, tmp_path_factory: pytest.TempPathFactory) -> LoadTiny:
+    """Opens one of ``TINY_MODELS``, whose files are made once: ``with load_tiny("mamba") as m``."""
+    folder = tmp_path_factory.mktemp("tiny")
+    paths: dict[str, Path] = {}
+
+    def open_tiny(name: str, **options: object) -> "contextlib.AbstractContextManager[Loaded]":
+        if name not in paths:
+            paths[name] = write_tiny_model(name, folder)
+        return load(paths[name], **options)
+
+    return open_tiny

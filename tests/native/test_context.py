@@ -114,11 +114,21 @@ def test_copy_of_a_whole_stream_continues_like_its_source(streams: Loaded) -> No
     assert np.allclose(logits_after(streams, [8], slot=2, start=3), expected, atol=1e-3)
 
 
-def test_copy_of_a_part_of_a_stream_is_refused(streams: Loaded) -> None:
-    """llama.cpp ends the process on this."""
+def test_copy_of_a_part_of_a_stream_continues_like_its_source(streams: Loaded) -> None:
+    """llama.cpp's own function would end the process on this."""
     logits_after(streams, [5, 6, 7])
-    with pytest.raises(ValueError, match="whole"):
-        streams.runner.copy(SlotId(0), SlotId(1), 2)
+    assert streams.runner.copy(SlotId(0), SlotId(1), 2)
+    assert streams.runner.length(SlotId(1)) == 2
+    assert np.array_equal(
+        logits_after(streams, [9], slot=1, start=2), logits_of_two_and(streams, 9)
+    )
+
+
+def logits_of_two_and(loaded: Loaded, last: int) -> Logits:
+    """The same chunks in a slot that was never copied to."""
+    loaded.runner.decode(batch([5, 6, 7], run(3, 0, 3)))
+    assert loaded.runner.truncate(SlotId(3), 2)
+    return logits_after(loaded, [last], slot=3, start=2)
 
 
 def test_copy_of_a_part_in_the_unified_layout_continues_like_its_source(unified: Loaded) -> None:
@@ -133,7 +143,7 @@ def test_copy_onto_a_used_slot_or_of_missing_cells_is_refused(unified: Loaded) -
     logits_after(unified, [5], slot=1)
     with pytest.raises(ValueError, match="not empty"):
         unified.runner.copy(SlotId(0), SlotId(1), 1)
-    with pytest.raises(ValueError, match="has 2 cells"):
+    with pytest.raises(ValueError, match="has 2 positions"):
         unified.runner.copy(SlotId(0), SlotId(2), 3)
 
 

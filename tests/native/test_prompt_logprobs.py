@@ -72,7 +72,7 @@ def test_prompt_longer_than_the_rows_comes_in_chunks_of_them(
         row_bytes = 4 * loaded.vocab.n_vocab
         request = a_request(loaded, a_long_prompt())
         expected = reference(loaded, request)
-    monkeypatch.setattr("tgi_llama.llama.context.PROMPT_ROWS_BYTES", n_rows * row_bytes)
+    monkeypatch.setattr("tgi_llama.llama.context_params.PROMPT_ROWS_BYTES", n_rows * row_bytes)
     with load() as loaded:
         assert loaded.runner.max_outputs == loaded.plan.n_slots + n_rows
         assert len(request.prompt_ids) > loaded.runner.max_outputs
@@ -145,7 +145,7 @@ def test_more_outputs_than_there_are_rows_are_refused(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """llama.cpp ends the process on this."""
-    monkeypatch.setattr("tgi_llama.llama.context.PROMPT_ROWS_BYTES", 0)
+    monkeypatch.setattr("tgi_llama.llama.context_params.PROMPT_ROWS_BYTES", 0)
     with load(max_batch_size=2) as loaded:
         assert loaded.runner.max_outputs == 3
         tokens = np.arange(10, 14, dtype=np.int32)

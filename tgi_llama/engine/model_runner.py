@@ -41,6 +41,32 @@ class Batch:
     runs: tuple[Run, ...]
 
 
+@attrs.frozen(eq=False)
+class SavedState:
+    """What one slot held, in host memory. Immutable; freed like any other object."""
+
+    length: int
+    """Positions."""
+    data: NDArray[np.uint8]
+    """The model's business alone."""
+
+    @property
+    def n_bytes(self) -> int:
+        return self.data.nbytes
+
+
+@attrs.frozen(eq=False)
+class Checkpoint:
+    """What cannot be cut back of one slot, as it was at that length. Immutable."""
+
+    length: int
+    data: NDArray[np.uint8]
+
+    @property
+    def n_bytes(self) -> int:
+        return self.data.nbytes
+
+
 class Vocabulary(Protocol):
     """What the output side needs of a vocabulary. Immutable, so any thread may call it."""
 
@@ -85,14 +111,66 @@ class ModelRunner(Protocol):
         of its run's outputs. A read-only view, valid until the next ``decode``."""
         ...
 
-    def truncate(self, slot: SlotId, length: int) -> bool:
-        """Keeps the first ``length`` positions of the slot and frees the rest. False when this
-        model's memory cannot be cut (recurrent states, sliding windows); it is then unchanged."""
+    @property
+    def can_cut(self) -> bool:
+        """Whether any slot can be cut to any shorter length at any time. True of plain memories;
+        where it is False, ``truncate`` works only sometimes, which ``shortest_cut`` tells."""
         ...
 
-    def copy(self, source: SlotId, target: SlotId, length: int) -> None:
-        """Gives the target, which must be empty, all ``length`` positions of the source. The source
-        may be changed or cleared right after. ValueError when slots and length do not fit."""
+    def length(self, slot: SlotId) -> int:
+        """How many positions the slot has. After DecodeAborted and DecodeFailed it may be anything
+        from none to what it would have been; where ``can_cut`` is False, that goes for the slots
+        that were not in the batch as well."""
+        ...
+
+    def shortest_cut(self, slot: SlotId) -> int:
+        """The least length, but for 0, to which ``truncate`` can cut the slot now, and ``copy``
+        may copy it; its own length where it cannot be cut. Decodes of any slot may raise it."""
+        ...
+
+    def truncate(self, slot: SlotId, length: int) -> bool:
+        """Keeps the first ``length`` positions of the slot and frees the rest. True when the slot
+        has that length now. False when it is shorter, or when this memory cannot be cut there
+        (recurrent states, sliding windows); it is then unchanged. 0 and its own length always
+        work."""
+        ...
+
+    def copy(self, source: SlotId, target: SlotId, length: int) -> bool:
+        """Gives the target, which must be empty, the first ``length`` positions of the source. Done
+        when it returns: both slots may be used in any way right after.
+
+        False when this memory cannot give away that length, or has no cells or host memory for
+        it; the target is then empty. ValueError when slots and length do not fit. In the unified
+        layout the cells are shared and cost nothing, apart from those of a sliding window.
+        """
+        ...
+
+    def saved_size(self, slot: SlotId) -> int:
+        """How many bytes ``save`` would take."""
+        ...
+
+    def save(self, slot: SlotId) -> SavedState | None:
+        """All that the slot holds, in host memory; the slot keeps it. None when it cannot be read.
+        MemoryError when there is no room, ValueError for an empty slot."""
+        ...
+
+    def restore(self, slot: SlotId, state: SavedState) -> bool:
+        """Fills the slot, which must be empty (ValueError), with a state that this runner saved, of
+        whichever slot and however often. False when cells are missing; the slot is then empty.
+
+        A slot with a sliding window can be cut less far afterwards than what was saved could.
+        """
+        ...
+
+    def checkpoint(self, slot: SlotId) -> Checkpoint | None:
+        """What ``rewind`` needs to bring the slot, or a copy of it, back to its present length:
+        windows and recurrent states, nothing where ``can_cut``. Otherwise like ``save``."""
+        ...
+
+    def rewind(self, slot: SlotId, checkpoint: Checkpoint) -> bool:
+        """Cuts the slot back to the checkpoint's length. Its first positions must be those the
+        checkpoint was taken of, which nobody can check here. False when cells are missing; the slot
+        is then empty. ValueError when the slot is shorter."""
         ...
 
     def clear(self, slot: SlotId) -> None:

@@ -18,7 +18,7 @@ from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.host_memory import available_bytes, most_bytes
 from tgi_llama.llama.backend import NativeLog
-from tgi_llama.llama.context import context_params
+from tgi_llama.llama.context_params import context_params
 from tgi_llama.llama.devices import Device, devices
 from tgi_llama.llama.memory_log import MemoryFigures, read_figures
 from tgi_llama.llama.model import check_generates, model_params

@@ -9,7 +9,7 @@ import llama_cpp.llama_cpp as native
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan
-from tgi_llama.engine.model_runner import Batch, Logits, SlotId
+from tgi_llama.engine.model_runner import Batch, Checkpoint, Logits, SavedState, SlotId
 from tgi_llama.errors import StartError
 from tgi_llama.generation import ModelDescription
 from tgi_llama.llama.backend import NativeLog, uses_numa
@@ -47,14 +47,39 @@ class LlamaRunner:
     def logits(self, row: int) -> Logits:
         return self._context.logits(row)
 
+    @property
+    def can_cut(self) -> bool:
+        return self._context.cells.can_cut
+
+    def length(self, slot: SlotId) -> int:
+        return self._context.cells.length(slot)
+
+    def shortest_cut(self, slot: SlotId) -> int:
+        return self._context.cells.shortest_cut(slot)
+
     def truncate(self, slot: SlotId, length: int) -> bool:
-        return self._context.truncate(slot, length)
+        return self._context.cells.truncate(slot, length)
 
     def clear(self, slot: SlotId) -> None:
-        self._context.clear(slot)
+        self._context.cells.clear(slot)
 
-    def copy(self, source: SlotId, target: SlotId, length: int) -> None:
-        self._context.copy(source, target, length)
+    def copy(self, source: SlotId, target: SlotId, length: int) -> bool:
+        return self._context.cells.copy(source, target, length)
+
+    def saved_size(self, slot: SlotId) -> int:
+        return self._context.cells.saved_size(slot)
+
+    def save(self, slot: SlotId) -> SavedState | None:
+        return self._context.cells.save(slot)
+
+    def restore(self, slot: SlotId, state: SavedState) -> bool:
+        return self._context.cells.restore(slot, state)
+
+    def checkpoint(self, slot: SlotId) -> Checkpoint | None:
+        return self._context.cells.checkpoint(slot)
+
+    def rewind(self, slot: SlotId, checkpoint: Checkpoint) -> bool:
+        return self._context.cells.rewind(slot, checkpoint)
 
     def abort(self) -> None:
         """``Context.abort``. Any thread."""
