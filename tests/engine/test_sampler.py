@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from tgi_llama.engine import sampler as sampler_module
+from tgi_llama.engine import penalties as penalties_module
 from tgi_llama.engine.sampler import Sampler, largest, likeliest, log_sum_exp
 from tgi_llama.engine.watermark import green_tokens
 from tgi_llama.errors import GenerationError
@@ -118,7 +118,7 @@ def test_watermark_costs_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     def unwanted(*_: object) -> None:
         raise AssertionError("a watermark that nobody asked for")
 
-    monkeypatch.setattr(sampler_module, "add_watermark", unwanted)
+    monkeypatch.setattr(penalties_module, "add_watermark", unwanted)
     for parameters in (*FILTERS, SamplingParameters(greedy=True, logit_bias=((TokenId(2), 9.0),))):
         Sampler.for_prompt(parameters, [TokenId(7)]).choose(row(5, 300))
     with pytest.raises(AssertionError, match="nobody"):
