@@ -99,7 +99,7 @@ def _nucleus(row: ScoreRow, p: SamplingParameters) -> tuple[Ids, Weights]:
     if ids.shape[0] < row.n:
         most = held + row.most_below(cut, p.temperature)
         if min(_place(mass, p.top_p * most), n_above_floor) != keep:
-            whole = _rest(row, ids, total(row.weights(p.temperature))) + held
+            whole = held + row.mass_without(ids, p.temperature)
             keep = min(_place(mass, p.top_p * whole), n_above_floor)
             if keep > ids.shape[0]:
                 return _wide_nucleus(row, p)
@@ -113,7 +113,7 @@ def _wide_nucleus(row: ScoreRow, p: SamplingParameters) -> tuple[Ids, Weights]:
     floor = (1.0 - _ROUNDING) * (1.0 - p.top_p) * whole / row.n
     ids = row.at_least(row.top + p.temperature * math.log(max(floor, p.min_p)) - _slack(row))
     ranked = Ranked(row, ids, p.temperature)
-    whole = _rest(row, ids, whole) + ranked.mass(ids.shape[0])
+    whole = ranked.mass(ids.shape[0]) + row.mass_without(ids, p.temperature)
     ids = ranked.first(ranked.place(p.top_p * whole))
     return ids, row.exact(ids, p.temperature)
 
@@ -178,8 +178,3 @@ def min_p_cut(row: ScoreRow, p: SamplingParameters) -> float:
 
 def _slack(row: ScoreRow) -> float:
     return _ROUNDING * max(1.0, abs(row.top))
-
-
-def _rest(row: ScoreRow, ids: Ids, whole: float) -> float:
-    """What all tokens but ``ids`` have of ``whole``, by the float32 weights in the scratch."""
-    return max(0.0, whole - total(row.scratch.weights.take(ids)))

@@ -124,6 +124,16 @@ class ScoreRow:
             self._is_weighed = True
         return weights
 
+    def mass_without(self, ids: Ids, temperature: float) -> float:
+        """The weight of all tokens but these. They are left out before summing, not subtracted
+        afterwards: what is left may be less than the rounding of the whole sum."""
+        weights = self.weights(temperature)
+        kept = weights.take(ids)
+        weights[ids] = 0.0
+        mass = total(weights)
+        weights[ids] = kept
+        return mass
+
     def mean(self, temperature: float, whole: float) -> float:
         """The mean score, each token counting by its weight; ``whole`` is the sum of weights."""
         weights, products = self.weights(temperature), self.scratch.products
