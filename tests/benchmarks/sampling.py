@@ -3,8 +3,8 @@
 Three rows: *peaked*, as trained models give them (from nearly certain to a few dozen tokens that
 compete); *spread*, normally distributed logits with a standard deviation of 3, where a nucleus of
 0.95 holds 13,000 tokens; *flat*, with one of 0.1, where it holds nearly all. Times are CPU time of
-the calling thread, medians; *warm* repeats a kind, *swept* clears the caches before every choice
-and then writes the row, as a decode does.
+the calling thread, medians; *warm* repeats a kind, *swept* clears the caches before a
+step and then writes its rows, as a decode does.
 
     python tests/benchmarks/sampling.py
 """
@@ -69,19 +69,29 @@ def normal(n_vocab: int, rng: np.random.Generator, deviation: float) -> list[Sco
     return [(rng.standard_normal(n_vocab) * deviation).astype(np.float32) for _ in range(N_ROWS)]
 
 
-def median_ms(work: Callable[[Scores], object], rows: list[Scores], n: int, sweep: bool) -> float:
+def warm_ms(work: Callable[[Scores], object], rows: list[Scores], n: int) -> float:
+    return median(cpu_ms(work, [rows[i % N_ROWS]]) for i in range(n))
+
+
+def swept_ms(work: Callable[[Scores], object], rows: list[Scores], n: int, step: int) -> float:
+    """Per token, where a step chooses ``step`` of them after the caches were cleared and the rows
+    were written."""
     caches = np.zeros(SWEEP_BYTES // 8)
-    work(rows[0])
-    scores = np.empty_like(rows[0])
+    written = [np.empty_like(scores) for scores in rows[:step]]
     times = []
     for i in range(n):
-        if sweep:
-            caches += 1.0
-        scores[:] = rows[i % N_ROWS]
-        started = time.thread_time_ns()
-        work(scores)
-        times.append((time.thread_time_ns() - started) / 1e6)
+        caches += 1.0
+        for place, scores in enumerate(written):
+            scores[:] = rows[(i + place) % N_ROWS]
+        times.append(cpu_ms(work, written) / step)
     return median(times)
+
+
+def cpu_ms(work: Callable[[Scores], object], rows: list[Scores]) -> float:
+    started = time.thread_time_ns()
+    for scores in rows:
+        work(scores)
+    return (time.thread_time_ns() - started) / 1e6
 
 
 @click.command()
@@ -103,14 +113,16 @@ def main(n_vocab: int, repeats: int) -> None:
         "spread": normal(n_vocab, rng, 3.0),
         "flat": normal(n_vocab, rng, 0.1),
     }
-    columns = [f"{name}, {state}" for name in rows for state in ("warm", "swept")]
-    click.echo(f"| ms per token | {' | '.join(columns)} |\n| --- |{' --- |' * len(columns)}")
+    measures = {
+        f"{name}, warm": partial(warm_ms, rows=of_kind, n=repeats) for name, of_kind in rows.items()
+    }
+    for step in (1, N_ROWS):
+        measures[f"peaked, swept, {step} a step"] = partial(
+            swept_ms, rows=rows["peaked"], n=repeats // 4, step=step
+        )
+    click.echo(f"| ms per token | {' | '.join(measures)} |\n| --- |{' --- |' * len(measures)}")
     for kind, work in kinds.items():
-        cells = [
-            f"{median_ms(work, of_kind, n=n, sweep=sweep):.3f}"
-            for of_kind in rows.values()
-            for n, sweep in ((repeats, False), (repeats // 4, True))
-        ]
+        cells = [f"{measure(work):.3f}" for measure in measures.values()]
         click.echo(f"| {kind} | {' | '.join(cells)} |")
 
 
