@@ -13,7 +13,7 @@ import numpy as np
 
 from tgi_llama.engine.score_row import Ids, ScoreRow, Weights, rounded_down, rounded_up
 
-_BLOCK = 64
+_GROUP = 64
 """Weights that are summed at once, so that a running sum takes a 64th of the additions one after
 the other."""
 
@@ -33,22 +33,22 @@ class Ranked:
         weights -= row.top
         weights /= temperature
         self._weights: Weights = np.exp(weights, out=weights)
-        end = self._n // _BLOCK * _BLOCK
-        blocks = np.add.reduce(weights[:end].reshape(-1, _BLOCK), axis=1)
-        self._blocks: Weights = np.add.accumulate(np.concatenate(([0.0], blocks)))
+        end = self._n // _GROUP * _GROUP
+        groups = np.add.reduce(weights[:end].reshape(-1, _GROUP), axis=1)
+        self._groups: Weights = np.add.accumulate(np.concatenate(([0.0], groups)))
 
     def mass(self, n: int) -> float:
         """The weight of the first ``n``."""
-        block = n // _BLOCK
-        inside = self._weights[block * _BLOCK : n]
-        return float(self._blocks[block]) + float(np.add.reduce(inside))
+        group = n // _GROUP
+        inside = self._weights[group * _GROUP : n]
+        return float(self._groups[group]) + float(np.add.reduce(inside))
 
     def place(self, bound: float) -> int:
         """How many of the first have the weight ``bound`` together; all where they have less."""
-        block = max(int(self._blocks.searchsorted(bound)) - 1, 0)
-        sums = np.add.accumulate(self._weights[block * _BLOCK : (block + 1) * _BLOCK])
-        inside = int(sums.searchsorted(bound - float(self._blocks[block]))) + 1
-        return min(block * _BLOCK + inside, self._n)
+        group = max(int(self._groups.searchsorted(bound)) - 1, 0)
+        sums = np.add.accumulate(self._weights[group * _GROUP : (group + 1) * _GROUP])
+        inside = int(sums.searchsorted(bound - float(self._groups[group]))) + 1
+        return min(group * _GROUP + inside, self._n)
 
     def first(self, n: int) -> Ids:
         """The first ``n`` (at least 1), in ascending order of ids."""
