@@ -1,5 +1,8 @@
 """Choices against plain definitions of the same thing, on small and on real vocabulary sizes."""
 
+import tracemalloc
+
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from tgi_llama.engine import sampler as sampler_module
-from tgi_llama.engine.sampler import Sampler, largest, likeliest, log_sum_exp
-from tgi_llama.engine.watermark import green_tokens
+from tgi_llama.engine import penalties as penalties_module
+from tgi_llama.engine.sampler import Sampler, Scratch, largest, likeliest, log_sum_exp
+from tgi_llama.engine.watermark import DELTA, green_tokens
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import SamplingParameters, TokenId
 
@@ -42,6 +45,20 @@ def test_largest_with_ties_gives_the_same_values_as_a_sort(values: list[int], co
 def test_likeliest_lists_all_that_tie_with_the_last() -> None:
     scores = np.array([1, 5, 3, 3, 3, 0], dtype=np.float32)
     assert likeliest(scores, 2).tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("n", [1, 64, 700, N_VOCAB])
+@pytest.mark.parametrize("offset", [0.0, 3000.0, -3000.0])
+def test_log_sum_exp_is_that_of_float64(n: int, offset: float) -> None:
+    scores = row(n, n) + np.float32(offset)
+    exact = offset + np.log(np.exp(scores.astype(float) - offset).sum())
+    assert log_sum_exp(scores, Scratch()) == pytest.approx(exact, rel=1e-7, abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_likeliest_of_broken_logits_is_an_error(bad: float) -> None:
+    with pytest.raises(GenerationError, match="logits"):
+        likeliest(np.array([1.0, bad, 2.0], dtype=np.float32), 2)
 
 
 def test_log_sum_exp_of_large_logits_does_not_overflow() -> None:
@@ -118,7 +135,7 @@ def test_watermark_costs_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     def unwanted(*_: object) -> None:
         raise AssertionError("a watermark that nobody asked for")
 
-    monkeypatch.setattr(sampler_module, "add_watermark", unwanted)
+    monkeypatch.setattr(penalties_module, "add_watermark", unwanted)
     for parameters in (*FILTERS, SamplingParameters(greedy=True, logit_bias=((TokenId(2), 9.0),))):
         Sampler.for_prompt(parameters, [TokenId(7)]).choose(row(5, 300))
     with pytest.raises(AssertionError, match="nobody"):
@@ -136,14 +153,36 @@ def test_seed_of_64_bits_decides_every_token() -> None:
 
 def test_tiny_temperature_draws_the_best_without_a_warning() -> None:
     scores = row(4, 500)
-    for top_k in (0, 5):
-        sampler = Sampler(SamplingParameters(temperature=1e-40, top_k=top_k))
-        assert sampler.choose(scores) == int(scores.argmax())
+    for temperature in (1e-40, 5e-324):
+        for filters in ({}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.1}, {"typical_p": 0.5}):
+            sampler = Sampler(SamplingParameters(temperature=temperature, **filters))
+            assert sampler.choose(scores) == int(scores.argmax())
+
+
+@pytest.mark.parametrize("filters", [{}, {"top_k": 9}, {"top_p": 0.5}, {"typical_p": 0.5}], ids=str)
+def test_huge_temperature_draws_evenly_without_a_warning(filters: dict[str, float]) -> None:
+    scores = row(4, 500)
+    scores[100:] = -np.inf
+    sampler = Sampler(SamplingParameters(temperature=1e300, **filters))
+    drawn = {sampler.choose(scores) for _ in range(500)}
+    assert len(drawn) > 8
+    assert max(drawn) < 100
 
 
 def reference(scores: Scores, p: SamplingParameters) -> Chances:
-    """The definitions, one filter after the other on the whole vocabulary, slowly."""
-    logits = scores.astype(np.float64) / p.temperature
+    """The definitions, one filter after the other on the whole vocabulary, slowly. ``PROMPT`` came
+    before, nothing was generated yet."""
+    logits = scores.astype(np.float64)
+    if p.watermark:
+        logits += DELTA * green_tokens(PROMPT[-1], scores.shape[0])
+    for token in set(PROMPT):
+        if logits[token] < 0:
+            logits[token] *= p.repetition_penalty
+        else:
+            logits[token] /= p.repetition_penalty
+    for token, bias in p.logit_bias:
+        logits[token] += bias
+    logits /= p.temperature
 
     def probabilities() -> Chances:
         weights = np.exp(logits - logits.max())
@@ -169,32 +208,45 @@ def reference(scores: Scores, p: SamplingParameters) -> Chances:
     return probabilities()
 
 
+PROMPT = [TokenId(i) for i in (3, 200, 17, 3, 8)]
+
 FILTERS = [
     SamplingParameters(),
     SamplingParameters(temperature=0.5),
     SamplingParameters(temperature=2.5, top_k=7),
     SamplingParameters(top_p=0.6),
     SamplingParameters(top_p=0.9999, temperature=1.7),
+    SamplingParameters(top_p=0.95, temperature=5.0),
     SamplingParameters(min_p=0.05),
     SamplingParameters(min_p=0.01, temperature=1.5),
+    SamplingParameters(min_p=0.01, temperature=20.0),
     SamplingParameters(typical_p=0.4),
+    SamplingParameters(typical_p=0.95),
+    SamplingParameters(typical_p=0.02),
     SamplingParameters(top_k=20, top_p=0.8, min_p=0.02),
     SamplingParameters(top_k=20, top_p=0.8, typical_p=0.7),
     SamplingParameters(top_p=0.8, min_p=0.1),
+    SamplingParameters(top_p=0.9, min_p=0.3, temperature=20.0),
     SamplingParameters(top_p=0.9, typical_p=0.6, min_p=0.01),
 ]
 
+BIAS = ((TokenId(17), -3.0), (TokenId(250), 4.0), (TokenId(251), 3.0), (TokenId(250), 0.5))
 
-@pytest.mark.parametrize("parameters", FILTERS, ids=str)
+
+def changed(p: SamplingParameters) -> SamplingParameters:
+    """The same filters after everything that changes single logits."""
+    return attrs.evolve(p, watermark=True, repetition_penalty=1.6, logit_bias=BIAS)
+
+
+@pytest.mark.parametrize("parameters", [*FILTERS, *map(changed, FILTERS)], ids=str)
 @pytest.mark.parametrize("n_vocab", [300, 5000])
 def test_filters_draw_from_the_distribution_that_their_definitions_give(
     parameters: SamplingParameters, n_vocab: int
 ) -> None:
     scores = row(7, n_vocab, scale=1.5 if n_vocab == 300 else 2.5)
     expected = reference(scores, parameters)
-    sampler = Sampler(parameters)
-    n_draws = 20_000 if n_vocab == 300 else 2000
-    counts = np.bincount([sampler.choose(scores) for _ in range(n_draws)], minlength=n_vocab)
+    n_draws = 2000 if n_vocab == 5000 else 4000 if parameters.watermark else 15_000
+    counts = np.bincount(first_choices(parameters, scores, n_draws), minlength=n_vocab)
     assert counts[expected == 0].sum() == 0, "a token was drawn that the filters exclude"
     common = expected * n_draws >= 5
     rest = ~common
@@ -203,6 +255,88 @@ def test_filters_draw_from_the_distribution_that_their_definitions_give(
     keep = wanted > 0
     if keep.sum() > 1:
         assert chisquare(observed[keep], wanted[keep]).pvalue > 1e-4
+
+
+def first_choices(parameters: SamplingParameters, scores: Scores, n: int) -> list[int]:
+    """What ``n`` sequences choose first. One sampler does for all where it remembers nothing that
+    matters: making its random stream takes longer than a choice."""
+    scratch = Scratch()
+    if not parameters.watermark:
+        sampler = Sampler.for_prompt(parameters, PROMPT)
+        return [sampler.choose(scores, scratch) for _ in range(n)]
+    return [
+        Sampler.for_prompt(attrs.evolve(parameters, seed=seed), PROMPT).choose(scores, scratch)
+        for seed in range(n)
+    ]
+
+
+EVERYTHING = [
+    SamplingParameters(greedy=True, repetition_penalty=1.3),
+    SamplingParameters(frequency_penalty=0.4, presence_penalty=0.2, top_p=0.9),
+    *(changed(p) for p in FILTERS),
+]
+
+
+@pytest.mark.parametrize("parameters", EVERYTHING, ids=str)
+def test_tokens_are_the_same_whoever_used_the_scratch_before(
+    parameters: SamplingParameters,
+) -> None:
+    rows = [row(seed, 5000) for seed in range(6)]
+    shared = Scratch()
+    alone, beside, neighbour, small = (Sampler.for_prompt(parameters, PROMPT) for _ in range(4))
+    tokens = []
+    for scores in rows:
+        small.choose(row(99, 700), shared)
+        tokens.append(beside.choose(scores, shared))
+        neighbour.choose(row(98, 5000), shared)
+    assert tokens == [alone.choose(scores) for scores in rows]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        SamplingParameters(greedy=True),
+        SamplingParameters(greedy=True, repetition_penalty=1.3),
+        SamplingParameters(temperature=0.7),
+        SamplingParameters(top_k=40, top_p=0.9, min_p=0.05, logit_bias=BIAS),
+        SamplingParameters(top_p=0.95, temperature=0.7),
+        SamplingParameters(min_p=0.05),
+    ],
+    ids=str,
+)
+def test_nothing_of_a_rows_size_is_allocated(parameters: SamplingParameters) -> None:
+    scratch, sampler = Scratch(), Sampler.for_prompt(parameters, PROMPT)
+    scores = row(1)
+    sampler.choose(scores, scratch)
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            sampler.choose(scores, scratch)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < scores.nbytes / 2
+
+
+def test_penalties_follow_hundreds_of_tokens() -> None:
+    """As many as make the lists of tokens grow several times, against a plain count."""
+    p = SamplingParameters(
+        greedy=True, repetition_penalty=1.1, frequency_penalty=0.25, presence_penalty=0.5
+    )
+    scores = row(2, 900, scale=1.0)
+    sampler, scratch = Sampler.for_prompt(p, PROMPT), Scratch()
+    counts = np.zeros(900, dtype=np.float32)
+    seen = set(PROMPT)
+    for _ in range(1000):
+        plain = scores.copy()
+        for token in seen:
+            plain[token] *= 1.1 if plain[token] < 0 else 1 / 1.1
+        plain -= 0.25 * counts + 0.5 * (counts > 0)
+        chosen = sampler.choose(scores, scratch)
+        assert plain[chosen] == pytest.approx(plain.max(), abs=1e-5)
+        counts[chosen] += 1
+        seen.add(chosen)
+    assert len(seen) > 300
 
 
 @pytest.mark.parametrize("parameters", [SamplingParameters(), SamplingParameters(top_k=4)])
