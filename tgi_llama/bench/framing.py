@@ -113,11 +113,19 @@ class EventReader:
 
     def feed(self, data: bytes) -> Sequence[bytes]:
         """The payloads of the events that are complete now."""
+        if not self._waiting and _is_one_event(data):
+            return [data[6:-2]]
         data = self._waiting + data if self._waiting else data
         if b"\r" in data:  # never part of JSON
             data = data.replace(b"\r\n", b"\n")
         *events, self._waiting = data.split(b"\n\n")
         return [payload for event in events if (payload := _payload(event))]
+
+
+def _is_one_event(data: bytes) -> bool:
+    """Exactly one event of one line, which is how most come."""
+    n_before_end = len(data) - len(b"\n\n")
+    return data.startswith(b"data: ") and data.find(b"\n\n") == n_before_end == data.find(b"\n")
 
 
 def _payload(event: bytes) -> bytes:
