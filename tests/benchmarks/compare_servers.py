@@ -10,6 +10,7 @@ took inside tgi_llama, over all that was measured.
 import contextlib
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -171,6 +172,8 @@ def main(
     bench_args: str,
     out: Path | None,
 ) -> None:
+    # The default would end this process and leave its servers.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     setting = Setting(model=model, slots=slots, context=context, threads=threads)
     ports = free_port(), free_port()
     ours = [*our_command(setting, ports[0]), *shlex.split(ours_args)]

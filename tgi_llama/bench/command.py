@@ -16,6 +16,7 @@ from .http_client import Endpoint
 from .load import Arrival
 from .options import SIZES, JsonObject, NumberList, points, sizes_text
 from .plan import Measurement, Plan, Point
+from .plotting import check_plot, plot
 from .report import report
 from .results import write_results
 from .session import ServerOptions, find_servers, run_session
@@ -39,6 +40,7 @@ class Order:
     seed: str
     json: Path | None
     with_samples: bool
+    picture: Path | None
     is_plain: bool
 
     async def plan(self) -> Plan:
@@ -72,6 +74,8 @@ def execute(order: Order) -> int:
         _print(order, measurement)
         if order.json is not None:
             write_results(measurement, order.json, with_samples=order.with_samples)
+        for file in plot(measurement, order.picture) if order.picture is not None else ():
+            click.echo(f"wrote {file}", err=True)
     if is_interrupted:
         click.echo("interrupted: the figures are of what ran until then", err=True)
         return _STATUS_INTERRUPTED
@@ -170,6 +174,9 @@ def _workload_list() -> str:
               help="Write the results there.")  # fmt: skip
 @click.option("--samples/--no-samples", default=True, show_default=True,
               help="With every request and its events in the JSON file, or without.")  # fmt: skip
+@click.option("--plot", "picture", type=click.Path(dir_okay=False, path_type=Path),
+              help="Draw pictures: NAME.png or NAME.svg makes NAME-timeline, NAME-load for a sweep,"
+              " NAME-ratios for two servers. Needs matplotlib.")  # fmt: skip
 @click.option("--plain", is_flag=True, help="Lines instead of a live table.")
 def _command(
     url: str,
@@ -190,6 +197,7 @@ def _command(
     timeout: float,
     json_file: Path | None,
     samples: bool,
+    picture: Path | None,
     plain: bool,
     **sizes: object,
 ) -> Order:
@@ -199,6 +207,8 @@ def _command(
     between tokens, the time to the end, and tokens a second.
     """
     chosen = WORKLOADS[workload]
+    if picture is not None:
+        check_plot(picture)
     return Order(
         endpoints=[Endpoint.parse(one, api_key) for one in (url, compare) if one is not None],
         server=ServerOptions(api=api, model=model, ignore_eos=ignore_eos, fields=body),
@@ -216,5 +226,6 @@ def _command(
         seed=secrets.token_hex(4) if seed is None else seed,
         json=json_file,
         with_samples=samples,
+        picture=picture,
         is_plain=plain,
     )

@@ -67,8 +67,10 @@ class ChunkedBody:
         try:
             size = int(line.partition(b";")[0], 16)
         except ValueError:
+            size = -1
+        if size < 0:
             message = f"a chunk of the answer has the size {line[:40]!r}"
-            raise MeasuredRequestFailed("protocol", message) from None
+            raise MeasuredRequestFailed("protocol", message)
         self.is_complete = size == 0  # trailers, which nobody sends here, would be dropped
         self._n_left = size + len(b"\r\n")
         return line_end + len(b"\r\n")
