@@ -17,6 +17,7 @@ _MAX_LANES = 100
 _LANE_INCHES = 0.16
 _STALL = 5
 """A gap this many times the round's median gap is shown as a stall."""
+_DISTURBED = "#FFF3D6"
 _MAX_VECTOR_TICKS = 1500
 """More would make an SVG of megabytes; they become a bitmap inside it."""
 
@@ -41,7 +42,11 @@ def draw_timeline(measurement: Measurement, rounds: Sequence[Round]) -> Figure:
         _draw_round(axes, one, of_round, colours)
     panels.flat[-1].set_xlabel("seconds since the start of the round")
     figure.legend(
-        handles=_legend(colours), loc="outside upper right", ncols=4, fontsize=8, frameon=False
+        handles=_legend(colours, has_phases=any(one.phases for one in rounds)),
+        loc="outside lower right",
+        ncols=3,
+        fontsize=8,
+        frameon=False,
     )
     return figure
 
@@ -80,7 +85,7 @@ def _draw_round(
     for phase in one.phases:
         if phase.name == "during":
             axes.axvspan(
-                phase.started - one.started, phase.ended - one.started, color="#FFF3D6", zorder=0
+                phase.started - one.started, phase.ended - one.started, color=_DISTURBED, zorder=0
             )
     axes.set_ylim(len(lanes) - 0.4, -0.6)
     axes.set_yticks([])
@@ -112,13 +117,15 @@ def _draw_sample(
         )  # fmt: skip
 
 
-def _legend(colours: dict[str, str]) -> list[Patch]:
+def _legend(colours: dict[str, str], *, has_phases: bool) -> list[Patch]:
     ticks = [
         Patch(color=colour, label="tokens" if len(colours) == 1 else f"tokens, {group}")
         for group, colour in colours.items()
     ]
+    phase = [Patch(color=_DISTURBED, label="long prompts are there")] if has_phases else []
     return [
         Patch(color=WAITING, label="until the first token"),
         *ticks,
         Patch(color=ORANGE, alpha=0.55, label=f"gap over {_STALL} times the median"),
+        *phase,
     ]
