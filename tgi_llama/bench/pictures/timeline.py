@@ -1,5 +1,6 @@
 """What every request went through over time, one round of each server."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -18,8 +19,8 @@ _LANE_INCHES = 0.16
 _STALL = 5
 """A gap this many times the round's median gap is shown as a stall."""
 _DISTURBED = "#FFF3D6"
-_MAX_VECTOR_TICKS = 1500
-"""More would make an SVG of megabytes; they become a bitmap inside it."""
+_MAX_VECTOR_TICKS = 4000
+"""More would make a large SVG; they become a bitmap inside it."""
 
 
 def draw_timeline(measurement: Measurement, rounds: Sequence[Round]) -> Figure:
@@ -108,13 +109,22 @@ def _draw_sample(
     axes.broken_barh([(due, first - due)], (row - 0.3, 0.6), color=WAITING, linewidth=0)
     stalls = [(now - one.started - gap, gap) for now, gap in sample.gaps() if gap > stall_s]
     axes.broken_barh(stalls, (row - 0.15, 0.3), color=ORANGE, alpha=0.55, linewidth=0)
-    axes.vlines(times, row - 0.4, row + 0.4, colors=colour, linewidth=0.6, rasterized=as_bitmap)
+    _draw_ticks(axes, row, times, colour=colour, as_bitmap=as_bitmap)
     if sample.failure is not None:
         axes.plot([ended], [row], marker="X", color=PURPLE, markersize=6, linestyle="none")
         axes.annotate(
             sample.failure.kind, (ended, row), xytext=(5, 0), textcoords="offset points",
             va="center", fontsize=7, color=INK,
         )  # fmt: skip
+
+
+def _draw_ticks(
+    axes: Axes, row: int, times: Sequence[float], *, colour: str, as_bitmap: bool
+) -> None:
+    """As one line with holes: a third of what single lines take in an SVG."""
+    across = [x for time in times for x in (time, time, math.nan)]
+    up = [row - 0.4, row + 0.4, math.nan] * len(times)
+    axes.plot(across, up, color=colour, linewidth=0.6, solid_capstyle="butt", rasterized=as_bitmap)
 
 
 def _legend(colours: dict[str, str], *, has_phases: bool) -> list[Patch]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from tgi_llama.bench.plan import Measurement
@@ -20,7 +21,9 @@ def write_pictures(measurement: Measurement, path: Path) -> Iterator[Path]:
     for kind, figure in _figures(measurement):
         file = path.with_stem(f"{path.stem}-{kind}")
         try:
-            figure.savefig(file, dpi=DPI)
+            # Text stays text in an SVG: smaller, and it can be searched.
+            with matplotlib.rc_context({"svg.fonttype": "none"}):
+                figure.savefig(file, dpi=DPI)
         except OSError as error:
             raise ConfigError(f"--plot {file}: {error.strerror}") from error
         yield file
