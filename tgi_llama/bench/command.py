@@ -57,16 +57,23 @@ class Order:
 
 
 def run(arguments: Sequence[str], *, program: str) -> int:
-    """Measures and prints; the exit status. Raises ConfigError and BenchError."""
+    """Measures and prints; the exit status. Raises ConfigError and BenchError, in groups too."""
+    order = parse(arguments, program=program)
+    return execute(order) if order is not None else 0
+
+
+def parse(arguments: Sequence[str], *, program: str) -> Order | None:
+    """None where the arguments only asked for help, which is printed. Raises ConfigError."""
     try:
         order = _command.main(list(arguments), prog_name=program, standalone_mode=False)
     except click.ClickException as error:
         raise ConfigError(error.format_message()) from error
-    return execute(order) if isinstance(order, Order) else 0
+    return order if isinstance(order, Order) else None
 
 
 def execute(order: Order) -> int:
-    """Measures, prints the report, writes the files. Raises ConfigError and BenchError."""
+    """Measures, prints the report, writes the files. Raises ConfigError and BenchError, the latter
+    also in groups."""
     is_live = screen.is_live_possible() and not order.is_plain
     show = screen.live_table if is_live else screen.lines
     measurement, is_interrupted = trio.run(run_session, order.plan, show)
