@@ -36,7 +36,8 @@ ALLOWED = {
     "lifecycle": LEAVES
     | {"admission", "config", "engine", "llama", "metrics", "model_files", "server", "text"}
     | {"validation"},
-    "cli": {"config", "cpus", "errors", "lifecycle", "logs", "option"},
+    "bench": {"errors"},  # it knows servers by their URL only
+    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "option"},
     "asgi": {"cli", "errors", "lifecycle", "model_files"},
     "__main__": {"cli"},
     "builtin": set(),
@@ -53,13 +54,16 @@ HOMES = {
     "werkzeug": {"server"},
     "flask_swagger_ui": set(),  # its files are served, its code is not run
     "cattrs": {"wire"},
-    "orjson": {"wire"},
+    "orjson": {"wire", "bench"},
     "json": {"wire", "text", "logs", "builtin"},  # text: a model's config files; logs: JSON lines
+    "h11": {"server", "bench"},
+    "rich": {"bench"},
+    "matplotlib": {"bench"},
     "prometheus_client": {"metrics"},
-    "trio": {"admission", "asgi", "engine", "lifecycle", "server"},
+    "trio": {"admission", "asgi", "bench", "engine", "lifecycle", "server"},
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
-    "click": {"cli"},
+    "click": {"bench", "cli"},
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},

@@ -25,6 +25,9 @@ from tgi_llama.logs import set_up_logs
 from tgi_llama.option import Group, Option
 
 _PROGRAM = "tgi-llama"
+_BENCH = "bench"
+"""The first argument that makes it the load generator."""
+_COMMANDS = [(f"{_BENCH} URL", f"Measure a server; see {_PROGRAM} {_BENCH} --help.")]
 _INTRODUCTION = (
     "Serve a GGUF model with the HTTP interface of Hugging Face's text-generation-inference and"
     " with OpenAI's. Without options, a small built-in demo model is served on port 3000."
@@ -43,7 +46,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], *, serve: Callable[[Config], None]) -> int:
-    """Parses, sets up the logs, serves; returns the exit status.
+    """Parses, sets up the logs, serves or measures; returns the exit status.
 
     0: served to the end, or printed what was asked. 2: an option, variable or file is wrong. 1: it
     shows only at run time that it does not work here. 130: interrupted. A failure is one line on
@@ -51,8 +54,9 @@ def run(arguments: Sequence[str], *, serve: Callable[[Config], None]) -> int:
     """
     status = 0
     try:
-        config = parse(arguments)
-        if config is not None:
+        if arguments[:1] == [_BENCH]:
+            status = _bench(arguments[1:])
+        elif (config := parse(arguments)) is not None:
             start_logging(config)
             serve(config)
     except* ConfigError as group:
@@ -82,6 +86,12 @@ def config_from_environment() -> Config:
             return _config_of(context)
     except click.ClickException as error:
         raise ConfigError(error.format_message()) from error
+
+
+def _bench(arguments: Sequence[str]) -> int:
+    from tgi_llama.bench import command  # not at the top: who serves needs none of it
+
+    return command.run(arguments, program=f"{_PROGRAM} {_BENCH}")
 
 
 def _serve(config: Config) -> None:
@@ -136,7 +146,10 @@ def _command() -> click.Command:
 
 class _GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the options under the headings of their groups, the others last."""
+        """Lists the commands, then the options under the headings of their groups, the others
+        last."""
+        with formatter.section("Commands, instead of serving"):
+            formatter.write_dl(_COMMANDS)
         parameters = self.get_params(ctx)
         ours = [parameter for parameter in parameters if isinstance(parameter, _ConfigOption)]
         for group in Group:

@@ -92,3 +92,17 @@ class InvalidBatch(DecodeError):
 class DecodeFailed(DecodeError):
     """Allocation or computation failed; the cells of the batch's sequences are in an unknown state
     (code -2 or -3)."""
+
+
+class BenchError(TgiLlamaError):
+    """``tgi-llama bench`` cannot measure: the server is not there, or it answered nothing of use
+    (exit status 1)."""
+
+
+class MeasuredRequestFailed(BenchError):
+    """One measured request failed; the measurement goes on and counts it. ``kind`` is the short
+    name under which it is counted, for example ``http 429``."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

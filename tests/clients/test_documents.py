@@ -14,6 +14,7 @@ import pytest
 from clients.snippets import ROOT, Block, blocks, quoted, rows, section
 from fakes.site import build_site
 
+from tgi_llama.bench import command as bench
 from tgi_llama.cli import parse
 from tgi_llama.config import Config, options
 from tgi_llama.wire.generate_requests import GenerateParameters
@@ -208,6 +209,9 @@ def test_command_of_a_document_is_understood(command, monkeypatch, tmp_path):
     while re.match(r"[A-Z_]+=", words[0]):
         monkeypatch.setenv(*words.pop(0).split("=", 1))
     program = 1 if words[0] == "tgi-llama" else 3
+    if words[program:][:1] == ["bench"]:
+        assert bench.parse(words[program + 1 :], program="tgi-llama bench") is not None
+        return
     config = parse(words[program:])
     assert isinstance(config, Config)
     for name in ("model_gguf", "port", "max_total_tokens"):
