@@ -111,12 +111,6 @@ class GenerationStream:
         self._ended = event.finish is not None
         return event
 
-    def _put(self, event: StreamEvent) -> None:
-        sink = self.sink
-        if sink is not None and isinstance(event, TokenEvent) and sink(event):
-            return
-        self._send.send_nowait(event)
-
 
 @attrs.define(eq=False)
 class Engine:
@@ -202,25 +196,19 @@ class Engine:
             # by its own door. A limiter of its own keeps it from waiting for other threads.
             await trio.to_thread.run_sync(decode_loop, limiter=trio.CapacityLimiter(1))
         except Exception as error:
-            self._drain(mailbox)
+            mailbox.drain_to(self._deliver)
             if self._closed is not None and not self._started:
                 return  # asked to stop while loading, which it reports as a failure to load
             self._die(error)
             if self._started:
                 raise EngineDead(f"the decode thread died: {error!r}") from error
             raise
-        self._drain(mailbox)
+        mailbox.drain_to(self._deliver)
         self._end_streams(ShuttingDown("the engine has stopped"))
 
     async def _deliver_all(self, mailbox: Mailbox[Publication], scope: trio.CancelScope) -> None:
         with scope:
-            while True:
-                await mailbox.wait()
-                self._drain(mailbox)
-
-    def _drain(self, mailbox: Mailbox[Publication]) -> None:
-        while (publication := mailbox.take()) is not None:
-            self._deliver(publication)
+            await mailbox.deliver_to(self._deliver)
 
     def _loaded(self, task_status: trio.TaskStatus[None]) -> None:
         self._started = True
@@ -237,7 +225,7 @@ class Engine:
         if self._closed is None:
             self._closed = error
         for stream in self._streams.values():
-            stream._put(Failed(_copy(self._closed)))
+            stream._send.send_nowait(Failed(_copy(self._closed)))
         self._streams.clear()
 
     def _open(self, streams: Sequence[GenerationStream]) -> None:
@@ -257,18 +245,24 @@ class Engine:
             self._commands.put(Cancel(request_id))
 
     def _deliver(self, publication: Publication) -> None:
+        """Called once per step, with the cold caches that a decode leaves: every function and every
+        object that it touches costs microseconds."""
+        streams = self._streams
         for request_id, event in publication.events:
-            stream = self._streams.get(request_id)
+            stream = streams.get(request_id)
             if stream is None:
                 continue  # left meanwhile; its Cancel is on the way
-            stream._put(event)
             if isinstance(event, Failed) or event.finish is not None:
-                del self._streams[request_id]
-        if publication.report.device_failed:
+                del streams[request_id]
+            sink = stream.sink
+            if sink is None or isinstance(event, Failed) or not sink(event):
+                stream._send.send_nowait(event)
+        report = publication.report
+        if report.device_failed:
             self._degraded_until = trio.current_time() + DEGRADED_S
-        elif publication.report.n_computed_tokens > 0:
+        elif self._degraded_until > -math.inf and report.n_computed_tokens > 0:
             self._degraded_until = -math.inf
-        self.observe_step(publication.report)
+        self.observe_step(report)
 
 
 def _copy(error: RequestError) -> RequestError:

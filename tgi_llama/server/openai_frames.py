@@ -8,7 +8,7 @@ import attrs
 
 from tgi_llama.generation import FinishReason, TokenEvent
 from tgi_llama.validation.validator import PreparedGeneration
-from tgi_llama.wire import converter
+from tgi_llama.wire import converter, pattern
 from tgi_llama.wire.openai_responses import (
     ChatChunkChoice,
     ChatCompletionChunk,
@@ -60,6 +60,26 @@ def usage(prepared: Iterable[PreparedGeneration], n_generated: int) -> Usage:
 class _OpenAiFrames:
     """What the streams of both routes share."""
 
+    def __init__(self) -> None:
+        self._patterns: dict[int, bytes] = {}
+        """Formats of the frames of plain tokens, by the index of the generation."""
+
+    def _plain(self, index: int, event: TokenEvent) -> bytes:
+        """The frame of a token that is neither the last one nor has logprobs: nothing in it is new
+        but the time and a piece of text. Runs for nearly every token, with cold caches."""
+        made = self._patterns.get(index) or self._new_pattern(index)
+        return made % (int(time.time()), converter.dump_text(event.delta))
+
+    def _new_pattern(self, index: int) -> bytes:
+        created, text = pattern.integer_stand_in(), pattern.text_stand_in()
+        made = frame(pattern.pattern(self._plain_chunk(index, created, text), created, text))
+        self._patterns[index] = made
+        return made
+
+    def _plain_chunk(self, index: int, created: int, text: str) -> object:
+        """The wire value of ``_plain``, in which the time comes before the text."""
+        raise NotImplementedError
+
     def _with_done(self, payloads: Sequence[bytes]) -> bytes:
         return b"".join([*(frame(payload) for payload in payloads), DONE])
 
@@ -72,6 +92,7 @@ class ChatFrames(_OpenAiFrames):
     the reason."""
 
     def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
+        super().__init__()
         self._answer = answer
         self._prepared = prepared
         self._logprobs_wanted = prepared[0].logprobs
@@ -80,30 +101,36 @@ class ChatFrames(_OpenAiFrames):
 
     def token(self, index: int, event: TokenEvent) -> bytes:
         self._n_generated += 1
+        if event.finish is None and not self._logprobs_wanted:
+            return self._plain(index, event)
         choice = ChatChunkChoice(
             index=index,
             delta=ChatDelta(content=event.delta),
             logprobs=self._logprobs(event) if self._logprobs_wanted else None,
             finish_reason=finish_reason(event.finish.reason) if event.finish else None,
         )
-        return frame(converter.dump(self._chunk((choice,), None)))
+        return frame(converter.dump(self._chunk(int(time.time()), (choice,), None)))
 
     def end(self) -> bytes:
         if not self._prepared[0].include_usage:
             return self._with_done([])
         counts = usage(self._prepared, self._n_generated)
-        return self._with_done([converter.dump(self._chunk((), counts))])
+        return self._with_done([converter.dump(self._chunk(int(time.time()), (), counts))])
+
+    def _plain_chunk(self, index: int, created: int, text: str) -> ChatCompletionChunk:
+        choice = ChatChunkChoice(index=index, delta=ChatDelta(content=text))
+        return self._chunk(created, (choice,), None)
 
     def _logprobs(self, event: TokenEvent) -> ChatLogprobs:
         entry = chat_logprob(event.token, event.top_tokens, n_top=self._n_top_logprobs)
         return ChatLogprobs((entry,))
 
     def _chunk(
-        self, choices: tuple[ChatChunkChoice, ...], counts: Usage | None
+        self, created: int, choices: tuple[ChatChunkChoice, ...], counts: Usage | None
     ) -> ChatCompletionChunk:
         return ChatCompletionChunk(
             id=self._answer.id,
-            created=int(time.time()),
+            created=created,
             model=self._answer.model,
             system_fingerprint=self._answer.system_fingerprint,
             choices=choices,
@@ -122,6 +149,7 @@ class CompletionFrames(_OpenAiFrames):
     tells them apart."""
 
     def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
+        super().__init__()
         self._answer = answer
         self._prepared = prepared
         self._choice_indexes = [one.index * one.n_shown + one.branch for one in prepared]
@@ -131,6 +159,8 @@ class CompletionFrames(_OpenAiFrames):
     def token(self, index: int, event: TokenEvent) -> bytes:
         self._n_generated += 1
         prepared = self._prepared[index]
+        if event.finish is None and not prepared.logprobs:
+            return self._plain(index, event)
         choice = CompletionChoice(
             index=self._choice_indexes[index],
             text=event.delta,
@@ -143,11 +173,15 @@ class CompletionFrames(_OpenAiFrames):
     def end(self) -> bytes:
         if not self._prepared[0].include_usage:
             return self._with_done([])
-        chunk = self._chunk((), usage(self._prepared, self._n_generated))
-        return self._with_done([converter.dump(chunk)])
+        counts = usage(self._prepared, self._n_generated)
+        return self._with_done([converter.dump(self._chunk(int(time.time()), (), counts))])
+
+    def _plain_chunk(self, index: int, created: int, text: str) -> CompletionChunk:
+        choice = CompletionChoice(index=self._choice_indexes[index], text=text, finish_reason=None)
+        return self._chunk(created, (choice,), None)
 
     def _frame(self, choice: CompletionChoice) -> bytes:
-        return frame(converter.dump(self._chunk((choice,), None)))
+        return frame(converter.dump(self._chunk(int(time.time()), (choice,), None)))
 
     def _logprobs(self, index: int, event: TokenEvent) -> CompletionLogprobs:
         return completion_logprobs(
@@ -157,14 +191,14 @@ class CompletionFrames(_OpenAiFrames):
         )
 
     def _chunk(
-        self, choices: tuple[CompletionChoice, ...], counts: Usage | None
+        self, created: int, choices: tuple[CompletionChoice, ...], counts: Usage | None
     ) -> CompletionChunk:
         make: Callable[..., CompletionChunk] = CompletionChunk
         if self._prepared[0].include_usage:
             make = partial(CompletionChunkWithUsage, usage=counts)
         return make(
             id=self._answer.id,
-            created=int(time.time()),
+            created=created,
             choices=choices,
             model=self._answer.model,
             system_fingerprint=self._answer.system_fingerprint,

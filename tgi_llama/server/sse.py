@@ -93,8 +93,13 @@ class SseBody(ResponseBody):
         self._had_more = False
         """The last chunk was full, so there may be another one at once."""
         self._writer = writer
-        self._silence: trio.CancelScope | None = None
-        """Around the wait for an event, after the first chunk; ends when a comment is due."""
+        self._free_writer: PartWriter | None = None
+        """The writer while the task waits for an event, after the first chunk: events may be
+        written at once. What is refused wakes the task, and those after it have to queue."""
+        self._silence = trio.CancelScope()
+        """Around that wait; ends when a comment is due."""
+        self._last_sent = 0.0
+        """On Trio's clock."""
         self._has_begun = False
         if writer is not None:
             for index, member in enumerate(generations.members):
@@ -139,35 +144,42 @@ class SseBody(ResponseBody):
 
     async def _wait(self) -> tuple[int, TokenEvent] | None:
         """The next event, or None after a silence."""
-        with trio.move_on_after(self._keep_alive_s) as silence:
-            # Quart asks for the next chunk when the one before has been sent, and with it the head.
-            self._silence = silence if self._has_begun else None
-            self._has_begun = True
-            try:
-                return await self._generations.wait_next()
-            finally:
-                self._silence = None
-        return None
+        self._last_sent = trio.current_time()
+        while True:
+            due = self._last_sent + self._keep_alive_s
+            with trio.CancelScope(deadline=due) as self._silence:
+                # Quart asks for the next chunk when the one before has been sent, and with it the
+                # head.
+                self._free_writer = self._writer if self._has_begun else None
+                self._has_begun = True
+                try:
+                    return await self._generations.wait_next()
+                finally:
+                    was_free = self._free_writer is not None
+                    self._free_writer = None
+            # Nothing is said to the scope when an event is written: that would touch Trio's heap of
+            # deadlines for every token.
+            if not was_free or self._last_sent + self._keep_alive_s <= trio.current_time():
+                return None
 
     def _push(self, index: int, event: TokenEvent) -> bool:
         """A sink: writes the event at once, if everything before it has been written."""
-        silence, self._silence = self._silence, None  # what is refused wakes the task, in order
-        if silence is None or silence.cancel_called:
+        writer, self._free_writer = self._free_writer, None
+        if writer is None:
             return False
         if event.finish is not None or event.prompt_tokens:  # the end, or much to frame
             return False
-        assert self._writer is not None
-        if not self._writer.is_ready():
+        if not writer.is_ready():
             return False
         try:
             data = self._frames.token(index, event)
         except Exception:  # not in the engine's task: the body meets it again, and knows what to do
             return False
-        if self._writer.write_part(data):
-            silence.deadline = trio.current_time() + self._keep_alive_s
-            self._silence = silence
+        if writer.write_part(data):
+            self._last_sent = trio.current_time()
+            self._free_writer = writer
         else:
-            silence.cancel()  # the body sends a comment the long way, and with it what is left
+            self._silence.cancel()  # the body sends a comment the long way, and with it the rest
         return True
 
     async def _take_waiting(self, first: tuple[int, TokenEvent], frames: list[bytes]) -> None:
