@@ -77,7 +77,7 @@ class GenerateRoutes:
             response = _response(results)
             return [response] if as_list else response
 
-        headers = response_headers.collected(winner, self.services.settings.compute_type)
+        headers = response_headers.collected(winner, results, self.services.settings.compute_type)
         n_listed = sum(one.n_listed for one in results)
         body = await write_answer(answer, n_listed, self.services.admission)
         return json_response(body, headers=response_headers.with_compute_time(headers, winner))
