@@ -16,6 +16,12 @@ several times as much. Quoted is the median over the steps of that thread's CPU 
 starts and ends requests does not count.
 
     python tests/benchmarks/sse_throughput.py --sweep-mib 128 --connections 1
+
+With ``--slots`` the other connections wait for their turn, each stream with a comment now and then:
+
+    python tests/benchmarks/sse_throughput.py --sweep-mib 128 --connections 200 --slots 8
+
+The last lines say how long events took from their publication to the socket.
 """
 
 import json
@@ -79,9 +85,11 @@ class Sweep:
 
 @attrs.define(eq=False)
 class Meter:
-    """The Trio thread's CPU time between deliveries, in the interpreter and in the kernel."""
+    """The Trio thread's CPU time between deliveries, in the interpreter and in the kernel, and how
+    long deliveries took."""
 
     total_s: list[float] = attrs.field(factory=list)
+    deliveries_s: list[float] = attrs.field(factory=list)
     _last: float = 0.0
 
     def note(self) -> None:
@@ -89,10 +97,14 @@ class Meter:
         self.total_s.append(now - self._last)
         self._last = now
 
-    def print(self, n_connections: int) -> None:
+    def print(self, n_streams: int) -> None:
         per_step = statistics.median(self.total_s) * 1e6
         click.echo(f"{per_step:.0f} us of the Trio thread's CPU per step (median)")
-        click.echo(f"{per_step / n_connections:.1f} us per event")
+        click.echo(f"{per_step / n_streams:.1f} us per event")
+        self.deliveries_s.sort()
+        for percent in (50, 99, 99.9, 100):
+            at = min(int(len(self.deliveries_s) * percent / 100), len(self.deliveries_s) - 1)
+            click.echo(f"delivered in {self.deliveries_s[at] * 1e3:.2f} ms: {percent} %")
 
 
 def services(engine: Engine, workers: ValidationWorkers, metrics: Metrics, n: int) -> Services:
@@ -115,7 +127,7 @@ def services(engine: Engine, workers: ValidationWorkers, metrics: Metrics, n: in
 
 
 async def serve(
-    n_connections: int, seconds: float, n_ahead: int, sweep_mib: int, route: str
+    n_connections: int, seconds: float, n_ahead: int, sweep_mib: int, route: str, n_slots: int
 ) -> None:
     metrics = Metrics(
         MetricLimits(max_input_tokens=100, max_total_tokens=200, n_cells=3200, n_slots=16)
@@ -123,13 +135,15 @@ async def serve(
     delivered = threading.Semaphore(n_ahead)
     meter = Meter()
     note = meter.note if sweep_mib else delivered.release
-    stub = StubLoop(N_TOKENS, before_step=Sweep(sweep_mib) if sweep_mib else delivered.acquire)
+    pace = Sweep(sweep_mib) if sweep_mib else delivered.acquire
+    stub = StubLoop(N_TOKENS, n_slots=n_slots, before_step=pace)
 
     def observe(report: StepReport) -> None:
         metrics.record_step(report)
         note()
 
-    engine = Engine(stub, observe)
+    metrics.record_delivery = meter.deliveries_s.append  # type: ignore[method-assign]
+    engine = Engine(stub, observe, metrics.record_delivery)
     workers = ValidationWorkers(2)
     app = create_app(services(engine, workers, metrics, n_connections))
     async with trio.open_nursery() as nursery:
@@ -139,7 +153,7 @@ async def serve(
         await _run_client(address, n_connections, seconds, route)
         click.echo(f"{stub.n_steps} steps")
         if sweep_mib:
-            meter.print(n_connections)
+            meter.print(min(n_connections, n_slots))
         nursery.cancel_scope.cancel()
 
 
@@ -203,12 +217,19 @@ def _read_stream(sock: socket.socket) -> int:
 @click.option("--client", "address", hidden=True, help="Run as the client of this address.")
 @click.option("--ahead", default=4, show_default=True, help="Undelivered steps.")
 @click.option("--sweep-mib", default=0, help="Memory that is read before each step.")
+@click.option("--slots", default=16, show_default=True, help="Streams at a time.")
 @click.option("--route", type=click.Choice(list(BODIES)), default="/generate_stream")
 def main(
-    connections: int, seconds: float, address: str | None, ahead: int, sweep_mib: int, route: str
+    connections: int,
+    seconds: float,
+    address: str | None,
+    ahead: int,
+    sweep_mib: int,
+    slots: int,
+    route: str,
 ) -> None:
     if address is None:
-        trio.run(serve, connections, seconds, ahead, sweep_mib, route)
+        trio.run(serve, connections, seconds, ahead, sweep_mib, route, slots)
     else:
         client(address, connections, seconds, route)
 

@@ -157,7 +157,7 @@ class Stream:
         self._send, self._receive = trio.open_memory_channel(10)
 
     def deliver(self, event):
-        if not self.sink(event):
+        if not self.sink(event, 0.0):
             self._send.send_nowait(event)
 
     def next_nowait(self):
@@ -199,6 +199,7 @@ async def played(make_site, nursery):
         release=lambda: None,
         keep_alive_s=15.0,
         on_worker=site.services.admission.validate,
+        delivered=site.services.metrics.record_delivery,
         writer=writer,
     )
     play = Played(stream, writer)

@@ -54,10 +54,16 @@ LoopBody = Callable[[CommandQueue, Publish, LoadedCallback], None]
 DEGRADED_S = 30.0
 """How long a decode that failed makes the engine unhealthy, unless one works before."""
 
-Sink = Callable[[TokenEvent], bool]
-"""Takes an event on the spot, or says that it did not. Must neither block nor raise."""
+Sink = Callable[[TokenEvent, float], bool]
+"""Takes an event, published at this moment of ``time.perf_counter``, on the spot, or says that it
+did not. Must neither block nor raise, nor bring a deadline forward."""
 
 StepObserver = Callable[[StepReport], None]
+
+DeliveryObserver = Callable[[float], None]
+
+_Posted = tuple[float, Publication]
+"""With the moment."""
 
 
 class GenerationStream:
@@ -118,6 +124,8 @@ class Engine:
 
     body: LoopBody
     observe_step: StepObserver = lambda _report: None
+    observe_delivery: DeliveryObserver = lambda _seconds: None
+    """Told how long the last event of a publication took that a sink has taken."""
     _commands: CommandQueue = attrs.field(factory=queue.SimpleQueue, init=False)
     _streams: dict[RequestId, GenerationStream] = attrs.field(factory=dict, init=False)
     _ids: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
@@ -129,7 +137,7 @@ class Engine:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the decode thread until cancelled or until ``stop``; has started when the model is
         loaded. Raises what loading raised, or EngineDead when the thread died later."""
-        mailbox = Mailbox[Publication]()
+        mailbox = Mailbox[_Posted]()
         delivering = trio.CancelScope(shield=True)  # until the thread has said its last
         try:
             async with trio.open_nursery() as nursery:
@@ -180,16 +188,19 @@ class Engine:
             self.stop(ShuttingDown("the server is shutting down"))
 
     async def _run_thread(
-        self, mailbox: Mailbox[Publication], task_status: trio.TaskStatus[None]
+        self, mailbox: Mailbox[_Posted], task_status: trio.TaskStatus[None]
     ) -> None:
         token = trio.lowlevel.current_trio_token()
 
         def loaded() -> None:
             token.run_sync_soon(self._loaded, task_status)
 
+        def publish(publication: Publication) -> None:
+            mailbox.post((perf_counter(), publication))
+
         def decode_loop() -> None:
             """The operating system shows its name as the thread's."""
-            self.body(self._commands, mailbox.post, loaded)
+            self.body(self._commands, publish, loaded)
 
         try:
             # Not abandoned on cancellation: the thread owns the native context, so it must leave
@@ -206,7 +217,7 @@ class Engine:
         mailbox.drain_to(self._deliver)
         self._end_streams(ShuttingDown("the engine has stopped"))
 
-    async def _deliver_all(self, mailbox: Mailbox[Publication], scope: trio.CancelScope) -> None:
+    async def _deliver_all(self, mailbox: Mailbox[_Posted], scope: trio.CancelScope) -> None:
         with scope:
             await mailbox.deliver_to(self._deliver)
 
@@ -244,10 +255,12 @@ class Engine:
         if self._streams.pop(request_id, None) is not None and cancel:
             self._commands.put(Cancel(request_id))
 
-    def _deliver(self, publication: Publication) -> None:
+    def _deliver(self, posted: _Posted) -> None:
         """Called once per step, with the cold caches that a decode leaves: every function and every
         object that it touches costs microseconds."""
+        published, publication = posted
         streams = self._streams
+        any_taken = False
         for request_id, event in publication.events:
             stream = streams.get(request_id)
             if stream is None:
@@ -255,14 +268,18 @@ class Engine:
             if isinstance(event, Failed) or event.finish is not None:
                 del streams[request_id]
             sink = stream.sink
-            if sink is None or isinstance(event, Failed) or not sink(event):
+            if sink is None or isinstance(event, Failed) or not sink(event, published):
                 stream._send.send_nowait(event)
+            else:
+                any_taken = True
         report = publication.report
         if report.device_failed:
             self._degraded_until = trio.current_time() + DEGRADED_S
         elif self._degraded_until > -math.inf and report.n_computed_tokens > 0:
             self._degraded_until = -math.inf
         self.observe_step(report)
+        if any_taken:
+            self.observe_delivery(perf_counter() - published)
 
 
 def _copy(error: RequestError) -> RequestError:

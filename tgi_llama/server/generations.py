@@ -35,8 +35,9 @@ class EventStream(Protocol):
 
     def next_nowait(self) -> TokenEvent | None: ...
 
-    sink: Callable[[TokenEvent], bool] | None
-    """Asked first about every event: what it takes does not come out of the iterator."""
+    sink: Callable[[TokenEvent, float], bool] | None
+    """Asked first about every event, with the moment when it was published (on
+    ``time.perf_counter``'s clock): what it takes does not come out of the iterator."""
 
 
 @attrs.define(eq=False)
