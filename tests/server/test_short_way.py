@@ -1,6 +1,7 @@
 """Events that are written where the engine delivers them, past Quart and Hypercorn."""
 
 import queue
+import time
 
 import attrs
 import pytest
@@ -178,6 +179,7 @@ class Played:
     writer: Writer
     chunks: list[bytes] = attrs.field(factory=list)
     grown: trio.Event = attrs.field(factory=trio.Event)
+    deliveries: list[float] = attrs.field(factory=list)
 
     async def read(self, body):
         async for chunk in body:
@@ -190,6 +192,7 @@ class Played:
 async def played(make_site, nursery):
     site = await make_site()
     stream, writer = Stream(), Writer()
+    play = Played(stream, writer)
     (prepared,) = site.services.validator.generate(GenerateRequest(inputs="hi"), streaming=True)
     generation = Generation(prepared, stream, 0.0, 0.0, site.services)
     body = SseBody(
@@ -199,10 +202,9 @@ async def played(make_site, nursery):
         release=lambda: None,
         keep_alive_s=15.0,
         on_worker=site.services.admission.validate,
-        delivered=site.services.metrics.record_delivery,
+        delivered=play.deliveries.append,
         writer=writer,
     )
-    play = Played(stream, writer)
     nursery.start_soon(play.read, body)
     await wait_all_tasks_blocked()
     return play
@@ -271,3 +273,29 @@ async def test_event_that_cannot_be_framed_fails_its_stream_and_not_the_engine(p
     await deliver(played, "a")
     await deliver(played, "bad")
     assert (played.chunks, played.writer.written) == ([b"a", b"failed"], [])
+
+
+async def test_every_chunk_of_the_long_way_is_measured_when_it_has_been_sent(played):
+    await deliver(played, "a")
+    assert len(played.deliveries) == 1, "the next chunk is asked for, so the first one is sent"
+    await deliver(played, "b")
+    assert len(played.deliveries) == 1, "whoever delivers measures what was written at once"
+    played.writer.takes_all = False
+    await deliver(played, "c")
+    assert len(played.deliveries) == 2, "its rest went the long way"
+    played.writer.takes_all = played.writer.ready = True
+    await deliver(played, "d", finished=True)
+    assert len(played.deliveries) == 3
+
+
+async def test_delivery_is_as_old_as_the_oldest_event_of_the_chunk(played):
+    await deliver(played, "a")
+    played.writer.ready = False
+    old, new = (attrs.evolve(text_events(text)[0], finish=None) for text in "bc")
+    now = time.perf_counter()
+    for event, published in ((old, now - 100.0), (new, now)):
+        assert not played.stream.sink(event, published)
+        played.stream._send.send_nowait(event)
+    await wait_all_tasks_blocked()
+    assert played.chunks == [b"a", b"bc"]
+    assert 100.0 <= played.deliveries[-1] < 110.0
