@@ -1,6 +1,5 @@
 """Events that are written where the engine delivers them, past Quart and Hypercorn."""
 
-import queue
 import time
 
 import attrs
@@ -8,12 +7,11 @@ import pytest
 import trio
 from fakes.engine import text_events
 from fakes.raw_client import post
+from fakes.scripted_loop import Script
 from trio.testing import wait_all_tasks_blocked
 
-from tgi_llama.engine.decode_loop import Publication, Stop, Submit
 from tgi_llama.engine.engine import Engine
-from tgi_llama.generation import PromptToken, StepReport, TokenId
-from tgi_llama.server import listener
+from tgi_llama.generation import PromptToken, TokenId
 from tgi_llama.server.generations import Generation, Generations
 from tgi_llama.server.request_record import RequestRecord
 from tgi_llama.server.sse import SseBody
@@ -23,57 +21,6 @@ ASK = {"inputs": "hi", "parameters": {"max_new_tokens": 160}}
 N_EVENTS = 150
 LONG = "x" * 50_000
 """Times the events: more than the sockets of both sides hold."""
-REPORT = StepReport(
-    **{
-        name: 0
-        for name in attrs.fields_dict(StepReport)
-        if name not in ("decode_failed", "device_failed")
-    },
-    decode_failed=False,
-    device_failed=False,
-)
-
-
-class Script:
-    """A decode thread that publishes the next event of every request when it is told to."""
-
-    def __init__(self, *pieces):
-        self.events = text_events(*pieces)
-        self._go = queue.SimpleQueue()
-        self._delivered, self._receive = trio.open_memory_channel(1)
-
-    def __call__(self, commands, publish, loaded):
-        loaded()
-        submit = commands.get()
-        assert isinstance(submit, Submit)
-        for event in self.events:
-            self._go.get()
-            publish(Publication(tuple((i, event) for i, _ in submit.requests), REPORT))
-        while not isinstance(commands.get(), Stop):
-            pass
-
-    def note_delivered(self, _report):
-        self._delivered.send_nowait(None)
-
-    async def step(self):
-        """Publishes the next event; returns when it is delivered and everybody waits again."""
-        self._go.put(None)
-        await self._receive.receive()
-        await wait_all_tasks_blocked()
-
-
-@pytest.fixture
-def n_short(monkeypatch):
-    """How many parts went the short way, so far."""
-    counts = []
-    write_part = listener._Connection.write_part
-
-    def counted(self, data):
-        counts.append(len(data))
-        return write_part(self, data)
-
-    monkeypatch.setattr(listener._Connection, "write_part", counted)
-    return lambda: len(counts)
 
 
 async def streaming(make_site, nursery, script):

@@ -14,6 +14,7 @@ import os
 import re
 import select
 from collections.abc import Callable, Sized
+from contextlib import suppress
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -57,7 +58,8 @@ class BeforeIoWait(trio.abc.Instrument):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        trio.lowlevel.remove_instrument(self)
+        with suppress(KeyError):  # Trio drops an instrument that raises, and logs it
+            trio.lowlevel.remove_instrument(self)
 
     @property
     def is_short(self) -> bool:
