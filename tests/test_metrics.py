@@ -265,6 +265,19 @@ def test_queued_generation_is_seen_before_the_next_step(metrics):
     assert samples(metrics)["tgi_queue_size"] == 0
 
 
+def test_deliveries_are_observed_when_the_page_is_read_and_by_and_by(metrics):
+    family = "tgi_llama_event_delivery_seconds"
+    assert bounds(metrics, family)[:-1] == pytest.approx(
+        [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+    )
+    for _ in range(1000):
+        metrics.record_delivery(0.015)
+    assert len(metrics._deliveries) < 1000, "they are not kept for ever"
+    assert samples(metrics)[f"{family}_count"] == 1000
+    assert samples(metrics)[f'{family}_bucket{{le="0.01"}}'] == 0
+    assert samples(metrics)[f'{family}_bucket{{le="0.02"}}'] == 1000
+
+
 def test_constants_are_on_the_page_from_the_start(metrics):
     assert samples(metrics)["tgi_batch_max_total_tokens"] == 8000
     assert samples(metrics)["tgi_llama_slots"] == 4

@@ -129,6 +129,8 @@ class Finish:
     n_generated: int
     """Tokens chosen, the end-of-generation token included."""
     timings: Timings
+    n_cached_prompt_tokens: int = 0
+    """Prompt tokens whose cells were reused instead of computed."""
 
 
 @attrs.frozen(kw_only=True)

@@ -161,7 +161,9 @@ async def run_service(
     )
     with contextlib.ExitStack() as resources:
         thread = ModelThread(config, files, plan, resources)
-        engine = Engine(thread, observe_step=metrics.record_step)
+        engine = Engine(
+            thread, observe_step=metrics.record_step, observe_delivery=metrics.record_delivery
+        )
         async with trio.open_nursery() as engine_nursery:
             await engine_nursery.start(engine.run)
             tokenizer, templates = await _load_text(config, files, thread)

@@ -35,9 +35,12 @@ _SKIPPED_TOKENS_BUCKETS = tuple(float(count) for count in range(17))
 """TGI writes a summary, in which its own dashboard's query for buckets finds nothing."""
 _MAX_UNOBSERVED_STEPS = 128
 """About 2 ms to observe."""
+_MAX_UNOBSERVED_DELIVERIES = 256
 
 _STEP_PART_BUCKETS_S = tuple(m * 10.0**e for e in range(-5, 1) for m in (1.0, 2.0, 3.0, 5.0, 7.0))
 """Python's own part of a step is meant to stay under 0.5 ms, where TGI's buckets are coarse."""
+
+_DELIVERY_BUCKETS_S = (*(m * 10.0**e for e in range(-4, 0) for m in (1.0, 2.0, 5.0)), 1.0)
 
 
 class FailureKind(enum.Enum):
@@ -154,6 +157,7 @@ class Metrics:
     def __init__(self, limits: MetricLimits) -> None:
         self._registry = CollectorRegistry()
         self._steps: list[StepReport] = []
+        self._deliveries: list[float] = []
         self._n_queued = 0
         self._n_queued_since_step = 0
         self._init_request_metrics(limits)
@@ -223,6 +227,11 @@ class Metrics:
         self._step_python = self._step_histogram(
             "tgi_llama_step_python_seconds", "Part of a step outside llama_decode and sampling"
         )
+        self._delivery = self._histogram(
+            "tgi_llama_event_delivery_seconds",
+            "From the publication of a step's events to the write of the last of them",
+            _DELIVERY_BUCKETS_S,
+        )
         self._generated = self._counter("tgi_llama_generated_tokens", "Tokens generated")
         self._prompt = self._counter("tgi_llama_prompt_tokens", "Prompt tokens computed")
         self._slots_busy = self._gauge("tgi_llama_slots_busy", "Slots that hold a sequence")
@@ -269,6 +278,19 @@ class Metrics:
         if len(self._steps) == _MAX_UNOBSERVED_STEPS:
             self._observe_steps()
 
+    def record_delivery(self, seconds: float) -> None:
+        """Call when events have been written to their sockets, with the time since the oldest of
+        them was published: once for all of a step that are written at once, and for each write
+        that is not. Observed as steps are."""
+        self._deliveries.append(seconds)
+        if len(self._deliveries) == _MAX_UNOBSERVED_DELIVERIES:
+            self._observe_deliveries()
+
+    def _observe_deliveries(self) -> None:
+        for seconds in self._deliveries:
+            self._delivery.observe(seconds)
+        self._deliveries.clear()
+
     def _observe_steps(self) -> None:
         for report in self._steps:
             self._observe_step(report)
@@ -310,6 +332,7 @@ class Metrics:
     def render(self) -> bytes:
         """All families in the Prometheus text format 0.0.4, as TGI writes it."""
         self._observe_steps()
+        self._observe_deliveries()
         return "".join(_render_lines(self._registry.collect())).encode()
 
     # --- construction ---

@@ -113,6 +113,7 @@ async def test_headers_not_streamed_tell_where_the_time_went(make_site):
         "x-time-per-token": "250",
         "x-prompt-tokens": "3",
         "x-generated-tokens": "3",
+        "x-cached-tokens": "0",
     }
     assert response.headers["content-type"] == "application/json"
 

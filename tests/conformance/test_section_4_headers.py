@@ -18,6 +18,7 @@ KNOWN_AT_END = KNOWN_AT_START | {
     "x-inference-time",
     "x-time-per-token",
     "x-generated-tokens",
+    "x-cached-tokens",
 }
 WITH_SECONDS = KNOWN_AT_END | {"x-compute-time"}
 STREAMED = KNOWN_AT_START | {"x-accel-buffering"}

@@ -117,7 +117,7 @@ class FakeStream:
     engine: "FakeEngine"
     request: GenerationRequest
     script: Script
-    sink: Callable[[TokenEvent], bool] | None = attrs.field(default=None, init=False)
+    sink: Callable[[TokenEvent, float], bool] | None = attrs.field(default=None, init=False)
     """Never asked: its events come out of the iterator, as if nobody had been waiting for them."""
     _events: list[StreamEvent] = attrs.field(factory=list, init=False)
     _n_given: int = attrs.field(default=0, init=False)

@@ -1,18 +1,17 @@
 """Events that are written where the engine delivers them, past Quart and Hypercorn."""
 
-import queue
+import time
 
 import attrs
 import pytest
 import trio
 from fakes.engine import text_events
 from fakes.raw_client import post
+from fakes.scripted_loop import Script
 from trio.testing import wait_all_tasks_blocked
 
-from tgi_llama.engine.decode_loop import Publication, Stop, Submit
 from tgi_llama.engine.engine import Engine
-from tgi_llama.generation import PromptToken, StepReport, TokenId
-from tgi_llama.server import listener
+from tgi_llama.generation import PromptToken, TokenId
 from tgi_llama.server.generations import Generation, Generations
 from tgi_llama.server.request_record import RequestRecord
 from tgi_llama.server.sse import SseBody
@@ -22,57 +21,6 @@ ASK = {"inputs": "hi", "parameters": {"max_new_tokens": 160}}
 N_EVENTS = 150
 LONG = "x" * 50_000
 """Times the events: more than the sockets of both sides hold."""
-REPORT = StepReport(
-    **{
-        name: 0
-        for name in attrs.fields_dict(StepReport)
-        if name not in ("decode_failed", "device_failed")
-    },
-    decode_failed=False,
-    device_failed=False,
-)
-
-
-class Script:
-    """A decode thread that publishes the next event of every request when it is told to."""
-
-    def __init__(self, *pieces):
-        self.events = text_events(*pieces)
-        self._go = queue.SimpleQueue()
-        self._delivered, self._receive = trio.open_memory_channel(1)
-
-    def __call__(self, commands, publish, loaded):
-        loaded()
-        submit = commands.get()
-        assert isinstance(submit, Submit)
-        for event in self.events:
-            self._go.get()
-            publish(Publication(tuple((i, event) for i, _ in submit.requests), REPORT))
-        while not isinstance(commands.get(), Stop):
-            pass
-
-    def note_delivered(self, _report):
-        self._delivered.send_nowait(None)
-
-    async def step(self):
-        """Publishes the next event; returns when it is delivered and everybody waits again."""
-        self._go.put(None)
-        await self._receive.receive()
-        await wait_all_tasks_blocked()
-
-
-@pytest.fixture
-def n_short(monkeypatch):
-    """How many parts went the short way, so far."""
-    counts = []
-    write_part = listener._Connection.write_part
-
-    def counted(self, data):
-        counts.append(len(data))
-        return write_part(self, data)
-
-    monkeypatch.setattr(listener._Connection, "write_part", counted)
-    return lambda: len(counts)
 
 
 async def streaming(make_site, nursery, script):
@@ -157,7 +105,7 @@ class Stream:
         self._send, self._receive = trio.open_memory_channel(10)
 
     def deliver(self, event):
-        if not self.sink(event):
+        if not self.sink(event, 0.0):
             self._send.send_nowait(event)
 
     def next_nowait(self):
@@ -178,6 +126,7 @@ class Played:
     writer: Writer
     chunks: list[bytes] = attrs.field(factory=list)
     grown: trio.Event = attrs.field(factory=trio.Event)
+    deliveries: list[float] = attrs.field(factory=list)
 
     async def read(self, body):
         async for chunk in body:
@@ -190,6 +139,7 @@ class Played:
 async def played(make_site, nursery):
     site = await make_site()
     stream, writer = Stream(), Writer()
+    play = Played(stream, writer)
     (prepared,) = site.services.validator.generate(GenerateRequest(inputs="hi"), streaming=True)
     generation = Generation(prepared, stream, 0.0, 0.0, site.services)
     body = SseBody(
@@ -199,9 +149,9 @@ async def played(make_site, nursery):
         release=lambda: None,
         keep_alive_s=15.0,
         on_worker=site.services.admission.validate,
+        delivered=play.deliveries.append,
         writer=writer,
     )
-    play = Played(stream, writer)
     nursery.start_soon(play.read, body)
     await wait_all_tasks_blocked()
     return play
@@ -270,3 +220,29 @@ async def test_event_that_cannot_be_framed_fails_its_stream_and_not_the_engine(p
     await deliver(played, "a")
     await deliver(played, "bad")
     assert (played.chunks, played.writer.written) == ([b"a", b"failed"], [])
+
+
+async def test_every_chunk_of_the_long_way_is_measured_when_it_has_been_sent(played):
+    await deliver(played, "a")
+    assert len(played.deliveries) == 1, "the next chunk is asked for, so the first one is sent"
+    await deliver(played, "b")
+    assert len(played.deliveries) == 1, "whoever delivers measures what was written at once"
+    played.writer.takes_all = False
+    await deliver(played, "c")
+    assert len(played.deliveries) == 2, "its rest went the long way"
+    played.writer.takes_all = played.writer.ready = True
+    await deliver(played, "d", finished=True)
+    assert len(played.deliveries) == 3
+
+
+async def test_delivery_is_as_old_as_the_oldest_event_of_the_chunk(played):
+    await deliver(played, "a")
+    played.writer.ready = False
+    old, new = (attrs.evolve(text_events(text)[0], finish=None) for text in "bc")
+    now = time.perf_counter()
+    for event, published in ((old, now - 100.0), (new, now)):
+        assert not played.stream.sink(event, published)
+        played.stream._send.send_nowait(event)
+    await wait_all_tasks_blocked()
+    assert played.chunks == [b"a", b"bc"]
+    assert 100.0 <= played.deliveries[-1] < 110.0

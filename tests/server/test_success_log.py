@@ -3,9 +3,17 @@
 import json
 import logging
 
+import attrs
 import pytest
+from fakes.engine import finish
 
-from tgi_llama.generation import GenerationRequest, SamplingParameters, StoppingParameters, TokenId
+from tgi_llama.generation import (
+    FinishReason,
+    GenerationRequest,
+    SamplingParameters,
+    StoppingParameters,
+    TokenId,
+)
 from tgi_llama.logs import JsonFormatter, LineFormatter
 from tgi_llama.metrics import GenerationTimes
 from tgi_llama.server.success_log import describe_duration, describe_parameters, log_success
@@ -14,6 +22,8 @@ from tgi_llama.validation.validator import PreparedGeneration
 TIMES = GenerationTimes(
     total_s=1.5, validation_s=0.0123, queue_s=0.0, inference_s=1.4877, per_token_s=0.000_25
 )
+
+FINISH = attrs.evolve(finish(FinishReason.LENGTH, n_generated=4), n_cached_prompt_tokens=1)
 
 
 def a_request(**sampling):
@@ -67,9 +77,9 @@ def test_parameters_are_those_that_were_set(sampling, text):
     assert describe_parameters(a_request(**sampling)) == text
 
 
-def test_line_has_tgi_s_fields_and_nothing_the_client_wrote(caplog):
+def test_line_has_tgi_s_fields_and_ours_and_nothing_the_client_wrote(caplog):
     caplog.set_level(logging.INFO)
-    log_success(prepared(temperature=0.5), TIMES)
+    log_success(prepared(temperature=0.5), FINISH, TIMES)
     (record,) = caplog.records
     entry = json.loads(JsonFormatter().format(record))
     assert (entry["message"], entry["level"]) == ("Success", "INFO")
@@ -81,10 +91,12 @@ def test_line_has_tgi_s_fields_and_nothing_the_client_wrote(caplog):
         "inference_time",
         "time_per_token",
         "seed",
+        "cached_tokens",
     ]
     assert (entry["total_time"], entry["validation_time"]) == ("1.5s", "12.3ms")
     assert (entry["queue_time"], entry["inference_time"]) == ("0ns", "1.4877s")
     assert (entry["time_per_token"], entry["seed"]) == ("250µs", 7)
+    assert entry["cached_tokens"] == 1
     line = LineFormatter().format(record)
     assert "Success parameters={temperature: 0.5, max_new_tokens: 20" in line
     assert "my" not in line
@@ -92,11 +104,11 @@ def test_line_has_tgi_s_fields_and_nothing_the_client_wrote(caplog):
 
 def test_line_of_a_greedy_generation_has_no_seed(caplog):
     caplog.set_level(logging.INFO)
-    log_success(prepared(seed=None, greedy=True), TIMES)
+    log_success(prepared(seed=None, greedy=True), FINISH, TIMES)
     assert json.loads(JsonFormatter().format(caplog.records[0]))["seed"] is None
 
 
 def test_line_is_not_written_where_only_warnings_are(caplog):
     caplog.set_level(logging.WARNING, logger="tgi_llama")
-    log_success(prepared(), TIMES)
+    log_success(prepared(), FINISH, TIMES)
     assert not caplog.records

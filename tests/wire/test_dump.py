@@ -200,13 +200,19 @@ def test_dump_chat_completion() -> None:
         choices=(
             openai.ChatChoice(message=openai.ChatMessage(content="Hi"), finish_reason="stop"),
         ),
-        usage=openai.Usage(prompt_tokens=39, completion_tokens=3, total_tokens=42),
+        usage=openai.Usage(
+            prompt_tokens=39,
+            completion_tokens=3,
+            total_tokens=42,
+            prompt_tokens_details=openai.PromptTokensDetails(cached_tokens=0),
+        ),
     )
     assert dump(body) == (
         b'{"object":"chat.completion","id":"i","created":1,"model":"m","system_fingerprint":"f",'
         b'"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"logprobs":null,'
         b'"finish_reason":"stop"}],'
-        b'"usage":{"prompt_tokens":39,"completion_tokens":3,"total_tokens":42}}'
+        b'"usage":{"prompt_tokens":39,"completion_tokens":3,"total_tokens":42,'
+        b'"prompt_tokens_details":{"cached_tokens":0}}}'
     )
 
 

@@ -54,10 +54,16 @@ LoopBody = Callable[[CommandQueue, Publish, LoadedCallback], None]
 DEGRADED_S = 30.0
 """How long a decode that failed makes the engine unhealthy, unless one works before."""
 
-Sink = Callable[[TokenEvent], bool]
-"""Takes an event on the spot, or says that it did not. Must neither block nor raise."""
+Sink = Callable[[TokenEvent, float], bool]
+"""Takes an event, published at this moment of ``time.perf_counter``, on the spot, or says that it
+did not. Must neither block nor raise, nor bring a deadline forward."""
 
 StepObserver = Callable[[StepReport], None]
+
+DeliveryObserver = Callable[[float], None]
+
+_Posted = tuple[float, Publication]
+"""With the moment."""
 
 
 class GenerationStream:
@@ -111,12 +117,6 @@ class GenerationStream:
         self._ended = event.finish is not None
         return event
 
-    def _put(self, event: StreamEvent) -> None:
-        sink = self.sink
-        if sink is not None and isinstance(event, TokenEvent) and sink(event):
-            return
-        self._send.send_nowait(event)
-
 
 @attrs.define(eq=False)
 class Engine:
@@ -124,6 +124,8 @@ class Engine:
 
     body: LoopBody
     observe_step: StepObserver = lambda _report: None
+    observe_delivery: DeliveryObserver = lambda _seconds: None
+    """Told how long the last event of a publication took that a sink has taken."""
     _commands: CommandQueue = attrs.field(factory=queue.SimpleQueue, init=False)
     _streams: dict[RequestId, GenerationStream] = attrs.field(factory=dict, init=False)
     _ids: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
@@ -135,7 +137,7 @@ class Engine:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the decode thread until cancelled or until ``stop``; has started when the model is
         loaded. Raises what loading raised, or EngineDead when the thread died later."""
-        mailbox = Mailbox[Publication]()
+        mailbox = Mailbox[_Posted]()
         delivering = trio.CancelScope(shield=True)  # until the thread has said its last
         try:
             async with trio.open_nursery() as nursery:
@@ -186,41 +188,38 @@ class Engine:
             self.stop(ShuttingDown("the server is shutting down"))
 
     async def _run_thread(
-        self, mailbox: Mailbox[Publication], task_status: trio.TaskStatus[None]
+        self, mailbox: Mailbox[_Posted], task_status: trio.TaskStatus[None]
     ) -> None:
         token = trio.lowlevel.current_trio_token()
 
         def loaded() -> None:
             token.run_sync_soon(self._loaded, task_status)
 
+        def publish(publication: Publication) -> None:
+            mailbox.post((perf_counter(), publication))
+
         def decode_loop() -> None:
             """The operating system shows its name as the thread's."""
-            self.body(self._commands, mailbox.post, loaded)
+            self.body(self._commands, publish, loaded)
 
         try:
             # Not abandoned on cancellation: the thread owns the native context, so it must leave
             # by its own door. A limiter of its own keeps it from waiting for other threads.
             await trio.to_thread.run_sync(decode_loop, limiter=trio.CapacityLimiter(1))
         except Exception as error:
-            self._drain(mailbox)
+            mailbox.drain_to(self._deliver)
             if self._closed is not None and not self._started:
                 return  # asked to stop while loading, which it reports as a failure to load
             self._die(error)
             if self._started:
                 raise EngineDead(f"the decode thread died: {error!r}") from error
             raise
-        self._drain(mailbox)
+        mailbox.drain_to(self._deliver)
         self._end_streams(ShuttingDown("the engine has stopped"))
 
-    async def _deliver_all(self, mailbox: Mailbox[Publication], scope: trio.CancelScope) -> None:
+    async def _deliver_all(self, mailbox: Mailbox[_Posted], scope: trio.CancelScope) -> None:
         with scope:
-            while True:
-                await mailbox.wait()
-                self._drain(mailbox)
-
-    def _drain(self, mailbox: Mailbox[Publication]) -> None:
-        while (publication := mailbox.take()) is not None:
-            self._deliver(publication)
+            await mailbox.deliver_to(self._deliver)
 
     def _loaded(self, task_status: trio.TaskStatus[None]) -> None:
         self._started = True
@@ -237,7 +236,7 @@ class Engine:
         if self._closed is None:
             self._closed = error
         for stream in self._streams.values():
-            stream._put(Failed(_copy(self._closed)))
+            stream._send.send_nowait(Failed(_copy(self._closed)))
         self._streams.clear()
 
     def _open(self, streams: Sequence[GenerationStream]) -> None:
@@ -256,19 +255,31 @@ class Engine:
         if self._streams.pop(request_id, None) is not None and cancel:
             self._commands.put(Cancel(request_id))
 
-    def _deliver(self, publication: Publication) -> None:
+    def _deliver(self, posted: _Posted) -> None:
+        """Called once per step, with the cold caches that a decode leaves: every function and every
+        object that it touches costs microseconds."""
+        published, publication = posted
+        streams = self._streams
+        any_taken = False
         for request_id, event in publication.events:
-            stream = self._streams.get(request_id)
+            stream = streams.get(request_id)
             if stream is None:
                 continue  # left meanwhile; its Cancel is on the way
-            stream._put(event)
             if isinstance(event, Failed) or event.finish is not None:
-                del self._streams[request_id]
-        if publication.report.device_failed:
+                del streams[request_id]
+            sink = stream.sink
+            if sink is None or isinstance(event, Failed) or not sink(event, published):
+                stream._send.send_nowait(event)
+            else:
+                any_taken = True
+        report = publication.report
+        if report.device_failed:
             self._degraded_until = trio.current_time() + DEGRADED_S
-        elif publication.report.n_computed_tokens > 0:
+        elif self._degraded_until > -math.inf and report.n_computed_tokens > 0:
             self._degraded_until = -math.inf
-        self.observe_step(publication.report)
+        self.observe_step(report)
+        if any_taken:
+            self.observe_delivery(perf_counter() - published)
 
 
 def _copy(error: RequestError) -> RequestError:

@@ -30,9 +30,10 @@ from tgi_llama.wire.openai_responses import OpenAiErrorBody
 from tgi_llama.wire.parse_error import ParseError
 
 from . import sse
-from .api_operations import OPERATIONS, STREAM_HEADERS, TAGS, Events, Operation, Text
+from .api_operations import OPERATIONS, TAGS, Events, Operation, Text
 from .bodies import json_response
 from .failures import Unauthorized, UnsupportedMediaType, describe
+from .header_names import STREAM_HEADERS
 from .routes import Route
 
 PATH: Final = "/api-doc/openapi.json"

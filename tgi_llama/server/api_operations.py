@@ -38,6 +38,8 @@ from tgi_llama.wire.sagemaker import Invocation
 from tgi_llama.wire.tokenize import ChatTokenizeResponse
 from tgi_llama.wire.vertex import Instance, Predictions
 
+from .header_names import ANSWER_HEADERS, COMPUTE_TIME
+
 Tag = Literal["TGI", "OpenAI", "Clouds", "Server"]
 
 TAGS: Final[Mapping[Tag, str]] = {
@@ -46,28 +48,6 @@ TAGS: Final[Mapping[Tag, str]] = {
     "Clouds": "What Vertex AI, SageMaker and KServe expect of a model server.",
     "Server": "About the server itself. No key is needed.",
 }
-
-COMPUTE_TIME: Final = "x-compute-time"
-
-STREAM_HEADERS: Final[Mapping[str, str]] = {
-    "x-compute-type": "What computes, for example `cpu`.",
-    "x-compute-characters": "Characters of the prompts.",
-    "x-validation-time": "Milliseconds of checking and tokenizing.",
-    "x-prompt-tokens": "Tokens of the prompts.",
-    "x-accel-buffering": "`no`, so that proxies do not hold a stream back. On streams only.",
-}
-"""What a streamed answer of a generating route says about itself."""
-
-ANSWER_HEADERS: Final[Mapping[str, str]] = {
-    **{name: text for name, text in STREAM_HEADERS.items() if name != "x-accel-buffering"},
-    "x-total-time": "Milliseconds from the request to its last token.",
-    "x-queue-time": "Milliseconds of waiting for a slot.",
-    "x-inference-time": "Milliseconds of computing.",
-    "x-time-per-token": "Milliseconds of computing per generated token.",
-    "x-generated-tokens": "Tokens generated.",
-    COMPUTE_TIME: "Seconds from the request to its last token.",
-}
-"""What a whole answer of a generating route says about itself."""
 
 
 @attrs.frozen(kw_only=True)

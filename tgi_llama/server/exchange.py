@@ -37,6 +37,7 @@ from hypercorn.typing import (
 )
 from quart import Request
 
+from .header_names import ANSWER_HEADERS, STREAM_HEADERS
 from .request_record import RequestRecord
 
 WRITER_KEY = "tgi_llama.writer"
@@ -45,22 +46,7 @@ _SCOPE_KEY = "tgi_llama.exchange"
 
 _VARY = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
 _ALLOWED_HEADERS = (b"content-type", b"authorization")
-_EXPOSED_HEADERS = b",".join(
-    (
-        b"x-compute-type",
-        b"x-compute-time",
-        b"x-compute-characters",
-        b"x-total-time",
-        b"x-validation-time",
-        b"x-queue-time",
-        b"x-inference-time",
-        b"x-time-per-token",
-        b"x-prompt-tokens",
-        b"x-generated-tokens",
-        b"x-accel-buffering",
-        b"retry-after",
-    )
-)
+_EXPOSED_HEADERS = ",".join((*(STREAM_HEADERS | ANSWER_HEADERS), "retry-after")).encode()
 """What the code of a page may read beside the few headers that it always may."""
 
 _OWN_HEADER = re.compile(rb"x-[!#$%&'*+.^_`|~0-9a-z-]+")

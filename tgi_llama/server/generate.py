@@ -10,7 +10,7 @@ from quart import Response, request
 
 from tgi_llama.generation import Token, TokenEvent
 from tgi_llama.validation.validator import PreparedGeneration
-from tgi_llama.wire import converter
+from tgi_llama.wire import converter, pattern
 from tgi_llama.wire.generate_requests import CompatGenerateRequest, GenerateRequest
 from tgi_llama.wire.generate_responses import (
     BestOfSequence,
@@ -77,7 +77,7 @@ class GenerateRoutes:
             response = _response(results)
             return [response] if as_list else response
 
-        headers = response_headers.collected(winner, self.services.settings.compute_type)
+        headers = response_headers.collected(winner, results, self.services.settings.compute_type)
         n_listed = sum(one.n_listed for one in results)
         body = await write_answer(answer, n_listed, self.services.admission)
         return json_response(body, headers=response_headers.with_compute_time(headers, winner))
@@ -154,10 +154,16 @@ class NativeFrames:
         self._prepared = prepared
         self._text = [prepared.prompt] if prepared.return_full_text else []
         self._index = 0
+        index, token = pattern.integer_stand_in(), pattern.token_stand_in()
+        plain = StreamResponse(index=index, token=token)
+        self._plain = sse.frame(pattern.pattern(plain, index, token))
+        """A format for all tokens but the last one and those that have alternatives."""
 
     def token(self, _index: int, event: TokenEvent) -> bytes:
         self._index += 1
         self._text.append(event.delta)
+        if event.finish is None and not event.top_tokens:
+            return self._plain % (self._index, converter.dump_token(event.token))
         if event.finish is None:
             response = StreamResponse(
                 index=self._index, token=event.token, top_tokens=event.top_tokens

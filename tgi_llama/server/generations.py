@@ -35,8 +35,9 @@ class EventStream(Protocol):
 
     def next_nowait(self) -> TokenEvent | None: ...
 
-    sink: Callable[[TokenEvent], bool] | None
-    """Asked first about every event: what it takes does not come out of the iterator."""
+    sink: Callable[[TokenEvent, float], bool] | None
+    """Asked first about every event, with the moment when it was published (on
+    ``time.perf_counter``'s clock): what it takes does not come out of the iterator."""
 
 
 @attrs.define(eq=False)
@@ -69,7 +70,7 @@ class Generation:
         """Called once for each generation that an answer shows, streamed or not, as soon as all its
         numbers are known: the place for whatever is to learn of them."""
         self._services.metrics.generation_finished(times, n_generated=finish.n_generated)
-        log_success(self.prepared, times)
+        log_success(self.prepared, finish, times)
 
 
 def _no_check() -> None:
@@ -267,6 +268,11 @@ class Collected:
             self._finish = shown_finish(self.prepared, event.finish)
             self._times = self.generation.note(event.finish)
 
+    @property
+    def cached(self) -> tuple[PreparedGeneration, int]:
+        """For ``n_cached``."""
+        return self.prepared, self.finish.n_cached_prompt_tokens
+
     def mean_logprob(self) -> float:
         """By which branches are compared. Needs ``GenerationRequest.logprobs``."""
         logprobs = [token.logprob for token in self.tokens if token.logprob is not None]
@@ -304,6 +310,16 @@ def shown(results: Sequence[Collected]) -> list[Collected]:
     best ones first where the client asked for more than it wants to see."""
     by_prompt = itertools.groupby(results, key=lambda one: one.prepared.index)
     return [one for _, branches in by_prompt for one in _best(list(branches))]
+
+
+def n_cached(finished: Iterable[tuple[PreparedGeneration, int]]) -> int:
+    """Prompt tokens that the prompts of these generations found cached, by what each of them found.
+    A prompt counts once, as it was found by the branch that came first: its siblings have nearly
+    all of it from that branch."""
+    by_prompt: dict[int, int] = {}
+    for prepared, n_found in finished:
+        by_prompt[prepared.index] = min(n_found, by_prompt.get(prepared.index, n_found))
+    return sum(by_prompt.values())
 
 
 def _best(branches: list[Collected]) -> list[Collected]:

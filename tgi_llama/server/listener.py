@@ -33,6 +33,9 @@ _KEEP_ALIVE_S = 75.0
 """How long an idle connection is kept: longer than the 60 s of common load balancers, which expect
 the server not to hang up first."""
 
+_CHUNK = b"%x\r\n%b\r\n"
+"""A part of a body in HTTP/1.1's chunked coding."""
+
 _LAST_WORDS_S = 1.0
 """How long a server that is cancelled lets its connections write the answers they have."""
 
@@ -163,6 +166,7 @@ class HttpServer:
             any_stream = cast("trio.SSLStream[trio.SocketStream]", stream)
             state = ConnectionState({})
             connection = _Connection(self._app, self._config, self._context, state, any_stream)
+            connection.socket = stream.socket
             state[WRITER_KEY] = connection
             await connection
         except* Exception as group:  # the boundary of one connection
@@ -180,8 +184,14 @@ class _Connection(TCPServer):
     ``write_part`` (see ``exchange.PartWriter``) is shorter still: it passes the ASGI layers by.
     """
 
+    socket: trio.socket.SocketType
+    """The stream's; set before the connection is served."""
+
     _unsent = b""
     """Of the last ``write_part``; it goes before everything else."""
+
+    _is_chunking = False
+    """In the middle of a body whose parts h11 frames as chunks, with nothing left over."""
 
     _has_left = False
     """The client has closed its side."""
@@ -196,6 +206,7 @@ class _Connection(TCPServer):
             await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
+        self._is_chunking = False
         if isinstance(event, Updated) and self._has_left:
             return  # it would start the idle time-out again
         if isinstance(event, RawData):
@@ -211,6 +222,8 @@ class _Connection(TCPServer):
 
     def is_ready(self) -> bool:
         """See ``PartWriter``: in the middle of a body over HTTP/1, with nothing left over."""
+        if self._is_chunking:
+            return True
         if self._unsent or self.send_lock.locked():
             return False
         http = self.protocol.protocol
@@ -218,10 +231,23 @@ class _Connection(TCPServer):
 
     def write_part(self, data: bytes) -> bool:
         """See ``PartWriter``."""
-        http = cast(H11Protocol, self.protocol.protocol)
-        framed = http.connection.send(h11.Data(data=data))
-        self._unsent = framed[self._send_now(framed) :]
-        return not self._unsent
+        framed = _CHUNK % (len(data), data)
+        if not self._is_chunking:
+            # h11 tells how it frames this body, and has nothing to say about the parts that follow:
+            # its state is the same after each of them.
+            http = cast(H11Protocol, self.protocol.protocol)
+            by_h11 = http.connection.send(h11.Data(data=data))
+            self._is_chunking = by_h11 == framed
+            framed = by_h11
+        try:
+            n_sent = os.write(self.socket.fileno(), framed)
+        except OSError:  # left to the long way, which meets it too
+            n_sent = 0
+        if n_sent == len(framed):
+            return True
+        self._unsent = framed[n_sent:]
+        self._is_chunking = False
+        return False
 
     async def _end_refused_upgrade(self) -> None:
         """Hypercorn answers a WebSocket handshake that it does not like with ``connection: close``
@@ -233,13 +259,9 @@ class _Connection(TCPServer):
     def _send_now(self, data: bytes) -> int:
         """How much of it the kernel took. Errors are left to the long way, which meets them too."""
         try:
-            return os.write(self._socket.fileno(), data)
+            return os.write(self.socket.fileno(), data)
         except OSError:
             return 0
-
-    @property
-    def _socket(self) -> trio.socket.SocketType:
-        return cast(trio.SocketStream, self.stream).socket
 
 
 def _address(listener: trio.SocketListener) -> str:

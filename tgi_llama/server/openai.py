@@ -78,7 +78,7 @@ class OpenAiRoutes:
                 return stream_response(self.services, request, started, frames, resources.pop_all())
             results = await generations.collect(started)
         record_of(request).succeeded()
-        headers = response_headers.collected(results, self.services.settings.compute_type)
+        headers = response_headers.collected(results, results, self.services.settings.compute_type)
         body = await write_answer(
             lambda: _chat_completion(answer, results),
             sum(one.n_listed for one in results),
@@ -122,7 +122,7 @@ class OpenAiRoutes:
             self.services.admission,
         )
         headers = response_headers.collected(
-            generations.shown(results), self.services.settings.compute_type
+            generations.shown(results), results, self.services.settings.compute_type
         )
         return json_response(body, headers=headers)
 
@@ -237,4 +237,4 @@ def _completion_logprobs(result: generations.Collected) -> CompletionLogprobs:
 def _usage(results: Sequence[generations.Collected]) -> Usage:
     """What was computed, also what the answer does not show."""
     n_generated = sum(result.finish.n_generated for result in results)
-    return usage((result.prepared for result in results), n_generated)
+    return usage([result.cached for result in results], n_generated)

@@ -1,14 +1,14 @@
 """What OpenAI's answers are made of, streamed or not, and the frames of their streams."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import attrs
 
 from tgi_llama.generation import FinishReason, TokenEvent
 from tgi_llama.validation.validator import PreparedGeneration
-from tgi_llama.wire import converter
+from tgi_llama.wire import converter, pattern
 from tgi_llama.wire.openai_responses import (
     ChatChunkChoice,
     ChatCompletionChunk,
@@ -19,11 +19,12 @@ from tgi_llama.wire.openai_responses import (
     CompletionChunkWithUsage,
     CompletionLogprobs,
     OpenAiFinishReason,
+    PromptTokensDetails,
     Usage,
 )
 
 from .failures import OPENAI_PREFIX, Failure
-from .generations import one_per_prompt
+from .generations import n_cached, one_per_prompt
 from .openai_logprobs import chat_logprob, completion_logprobs, prompt_logprobs
 from .sse import DONE, frame
 
@@ -47,18 +48,53 @@ def finish_reason(reason: FinishReason) -> OpenAiFinishReason:
     return _FINISH_REASONS[reason]
 
 
-def usage(prepared: Iterable[PreparedGeneration], n_generated: int) -> Usage:
-    """Of all these generations: a prompt counts once, however many it has."""
-    n_prompt = sum(one.n_prompt_tokens for one in one_per_prompt(prepared))
+def usage(finished: Sequence[tuple[PreparedGeneration, int]], n_generated: int) -> Usage:
+    """Of all these generations, each with the prompt tokens that it found cached: a prompt counts
+    once, however many it has."""
+    n_prompt = sum(one.n_prompt_tokens for one in one_per_prompt(one for one, _ in finished))
     return Usage(
         prompt_tokens=n_prompt,
         completion_tokens=n_generated,
         total_tokens=n_prompt + n_generated,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=n_cached(finished)),
     )
 
 
 class _OpenAiFrames:
     """What the streams of both routes share."""
+
+    def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
+        self._answer = answer
+        self._prepared = prepared
+        self._n_generated = 0
+        self._n_cached = [0] * len(prepared)
+        """Prompt tokens that each generation found cached; known at its end."""
+        self._patterns: dict[int, bytes] = {}
+        """Formats of the frames of plain tokens, by the index of the generation."""
+
+    def _plain(self, index: int, event: TokenEvent) -> bytes:
+        """The frame of a token that is neither the last one nor has logprobs: nothing in it is new
+        but the time and a piece of text. Runs for nearly every token, with cold caches."""
+        made = self._patterns.get(index) or self._new_pattern(index)
+        return made % (int(time.time()), converter.dump_text(event.delta))
+
+    def _new_pattern(self, index: int) -> bytes:
+        created, text = pattern.integer_stand_in(), pattern.text_stand_in()
+        made = frame(pattern.pattern(self._plain_chunk(index, created, text), created, text))
+        self._patterns[index] = made
+        return made
+
+    def _note(self, index: int, event: TokenEvent) -> None:
+        """Call with every event that is not plain."""
+        if event.finish is not None:
+            self._n_cached[index] = event.finish.n_cached_prompt_tokens
+
+    def _usage(self) -> Usage:
+        return usage(list(zip(self._prepared, self._n_cached, strict=True)), self._n_generated)
+
+    def _plain_chunk(self, index: int, created: int, text: str) -> object:
+        """The wire value of ``_plain``, in which the time comes before the text."""
+        raise NotImplementedError
 
     def _with_done(self, payloads: Sequence[bytes]) -> bytes:
         return b"".join([*(frame(payload) for payload in payloads), DONE])
@@ -72,38 +108,43 @@ class ChatFrames(_OpenAiFrames):
     the reason."""
 
     def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
-        self._answer = answer
-        self._prepared = prepared
+        super().__init__(answer, prepared)
         self._logprobs_wanted = prepared[0].logprobs
         self._n_top_logprobs = prepared[0].n_top_logprobs
-        self._n_generated = 0
 
     def token(self, index: int, event: TokenEvent) -> bytes:
         self._n_generated += 1
+        if event.finish is None and not self._logprobs_wanted:
+            return self._plain(index, event)
+        self._note(index, event)
         choice = ChatChunkChoice(
             index=index,
             delta=ChatDelta(content=event.delta),
             logprobs=self._logprobs(event) if self._logprobs_wanted else None,
             finish_reason=finish_reason(event.finish.reason) if event.finish else None,
         )
-        return frame(converter.dump(self._chunk((choice,), None)))
+        return frame(converter.dump(self._chunk(int(time.time()), (choice,), None)))
 
     def end(self) -> bytes:
         if not self._prepared[0].include_usage:
             return self._with_done([])
-        counts = usage(self._prepared, self._n_generated)
-        return self._with_done([converter.dump(self._chunk((), counts))])
+        counts = self._usage()
+        return self._with_done([converter.dump(self._chunk(int(time.time()), (), counts))])
+
+    def _plain_chunk(self, index: int, created: int, text: str) -> ChatCompletionChunk:
+        choice = ChatChunkChoice(index=index, delta=ChatDelta(content=text))
+        return self._chunk(created, (choice,), None)
 
     def _logprobs(self, event: TokenEvent) -> ChatLogprobs:
         entry = chat_logprob(event.token, event.top_tokens, n_top=self._n_top_logprobs)
         return ChatLogprobs((entry,))
 
     def _chunk(
-        self, choices: tuple[ChatChunkChoice, ...], counts: Usage | None
+        self, created: int, choices: tuple[ChatChunkChoice, ...], counts: Usage | None
     ) -> ChatCompletionChunk:
         return ChatCompletionChunk(
             id=self._answer.id,
-            created=int(time.time()),
+            created=created,
             model=self._answer.model,
             system_fingerprint=self._answer.system_fingerprint,
             choices=choices,
@@ -122,15 +163,16 @@ class CompletionFrames(_OpenAiFrames):
     tells them apart."""
 
     def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
-        self._answer = answer
-        self._prepared = prepared
+        super().__init__(answer, prepared)
         self._choice_indexes = [one.index * one.n_shown + one.branch for one in prepared]
-        self._n_generated = 0
         self._n_characters = [0] * len(prepared)
 
     def token(self, index: int, event: TokenEvent) -> bytes:
         self._n_generated += 1
         prepared = self._prepared[index]
+        if event.finish is None and not prepared.logprobs:
+            return self._plain(index, event)
+        self._note(index, event)
         choice = CompletionChoice(
             index=self._choice_indexes[index],
             text=event.delta,
@@ -143,11 +185,15 @@ class CompletionFrames(_OpenAiFrames):
     def end(self) -> bytes:
         if not self._prepared[0].include_usage:
             return self._with_done([])
-        chunk = self._chunk((), usage(self._prepared, self._n_generated))
-        return self._with_done([converter.dump(chunk)])
+        counts = self._usage()
+        return self._with_done([converter.dump(self._chunk(int(time.time()), (), counts))])
+
+    def _plain_chunk(self, index: int, created: int, text: str) -> CompletionChunk:
+        choice = CompletionChoice(index=self._choice_indexes[index], text=text, finish_reason=None)
+        return self._chunk(created, (choice,), None)
 
     def _frame(self, choice: CompletionChoice) -> bytes:
-        return frame(converter.dump(self._chunk((choice,), None)))
+        return frame(converter.dump(self._chunk(int(time.time()), (choice,), None)))
 
     def _logprobs(self, index: int, event: TokenEvent) -> CompletionLogprobs:
         return completion_logprobs(
@@ -157,14 +203,14 @@ class CompletionFrames(_OpenAiFrames):
         )
 
     def _chunk(
-        self, choices: tuple[CompletionChoice, ...], counts: Usage | None
+        self, created: int, choices: tuple[CompletionChoice, ...], counts: Usage | None
     ) -> CompletionChunk:
         make: Callable[..., CompletionChunk] = CompletionChunk
         if self._prepared[0].include_usage:
             make = partial(CompletionChunkWithUsage, usage=counts)
         return make(
             id=self._answer.id,
-            created=int(time.time()),
+            created=created,
             choices=choices,
             model=self._answer.model,
             system_fingerprint=self._answer.system_fingerprint,
@@ -184,6 +230,7 @@ class EchoedCompletionFrames(CompletionFrames):
         self._begun.add(index)
         prompt_frame = self._prompt(index, event)
         if self._prepared[index].echo_only:
+            self._note(index, event)
             return prompt_frame + self._end_of_prompt(index)
         return prompt_frame + super().token(index, event)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from tgi_llama.metrics import GenerationTimes
 from tgi_llama.validation.validator import PreparedGeneration
 
-from .generations import Collected, Generations, one_per_prompt
+from .generations import Collected, Generations, n_cached, one_per_prompt
 
 
 def streamed(generations: Generations, compute_type: str) -> dict[str, str]:
@@ -23,8 +23,11 @@ def streamed(generations: Generations, compute_type: str) -> dict[str, str]:
     }
 
 
-def collected(results: Sequence[Collected], compute_type: str) -> dict[str, str]:
-    """For a whole answer that shows these generations, at least one of each prompt."""
+def collected(
+    results: Sequence[Collected], all_results: Sequence[Collected], compute_type: str
+) -> dict[str, str]:
+    """For a whole answer that shows ``results``, at least one of each prompt, of all that were
+    generated."""
 
     def sum_ms(seconds: Callable[[GenerationTimes], float]) -> str:
         return _sum_ms(seconds(one.times) for one in results)
@@ -40,6 +43,7 @@ def collected(results: Sequence[Collected], compute_type: str) -> dict[str, str]
         "x-time-per-token": sum_ms(lambda times: times.per_token_s),
         "x-prompt-tokens": _n_prompt_tokens(prepared),
         "x-generated-tokens": str(sum(one.finish.n_generated for one in results)),
+        "x-cached-tokens": str(n_cached(one.cached for one in all_results)),
     }
 
 

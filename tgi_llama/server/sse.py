@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import perf_counter
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -81,6 +82,7 @@ class SseBody(ResponseBody):
         release: Callable[[], None],
         keep_alive_s: float,
         on_worker: OnWorker,
+        delivered: Callable[[float], None],
         writer: PartWriter | None = None,
     ) -> None:
         self._generations = generations
@@ -92,13 +94,23 @@ class SseBody(ResponseBody):
         self._has_ended = False
         self._had_more = False
         """The last chunk was full, so there may be another one at once."""
+        self._delivered = delivered
+        """Told how old the oldest event of a chunk was when the chunk had been sent."""
+        self._queued_since: float | None = None
+        """When the oldest event was published that is to go the long way."""
+        self._sending_since: float | None = None
+        """The same of the chunk that is being sent."""
         self._writer = writer
-        self._silence: trio.CancelScope | None = None
-        """Around the wait for an event, after the first chunk; ends when a comment is due."""
+        self._free_writer: PartWriter | None = None
+        """The writer while the task waits for an event, after the first chunk: events may be
+        written at once. What is refused wakes the task, and those after it have to queue."""
+        self._silence = trio.CancelScope()
+        """Around that wait; ends when a comment is due."""
+        self._last_sent = 0.0
+        """On Trio's clock."""
         self._has_begun = False
-        if writer is not None:
-            for index, member in enumerate(generations.members):
-                member.stream.sink = partial(self._push, index)
+        for index, member in enumerate(generations.members):
+            member.stream.sink = partial(self._push, index)
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,6 +128,7 @@ class SseBody(ResponseBody):
 
     async def __anext__(self) -> bytes:
         """The next chunk: one or more frames, or a comment after a silence."""
+        self._note_sent()
         if self._has_ended:
             raise StopAsyncIteration
         if self._had_more:
@@ -127,6 +140,7 @@ class SseBody(ResponseBody):
         try:
             first = self._generations.next_nowait() or await self._wait()
             if first is None:
+                self._note_sending()
                 return _KEEP_ALIVE
             await self._take_waiting(first, frames)
             if self._generations.is_over:
@@ -135,40 +149,64 @@ class SseBody(ResponseBody):
         # The boundary of the request: the status line is sent, so nobody above could answer.
         except Exception as error:
             frames.append(self._fail(error))
+        self._note_sending()
         return b"".join(frames)
+
+    def _note_sending(self) -> None:
+        self._sending_since = self._queued_since
+        if not self._had_more:
+            self._queued_since = None
+
+    def _note_sent(self) -> None:
+        """Quart asks for the next chunk when the one before has been sent, and with it the head."""
+        if self._sending_since is not None:
+            self._delivered(perf_counter() - self._sending_since)
+            self._sending_since = None
 
     async def _wait(self) -> tuple[int, TokenEvent] | None:
         """The next event, or None after a silence."""
-        with trio.move_on_after(self._keep_alive_s) as silence:
-            # Quart asks for the next chunk when the one before has been sent, and with it the head.
-            self._silence = silence if self._has_begun else None
-            self._has_begun = True
-            try:
-                return await self._generations.wait_next()
-            finally:
-                self._silence = None
-        return None
+        self._last_sent = trio.current_time()
+        while True:
+            due = self._last_sent + self._keep_alive_s
+            with trio.CancelScope(deadline=due) as self._silence:
+                self._free_writer = self._writer if self._has_begun else None
+                self._has_begun = True
+                try:
+                    return await self._generations.wait_next()
+                finally:
+                    was_free = self._free_writer is not None
+                    self._free_writer = None
+            # Nothing is said to the scope when an event is written: that would touch Trio's heap of
+            # deadlines for every token.
+            if not was_free or self._last_sent + self._keep_alive_s <= trio.current_time():
+                return None
 
-    def _push(self, index: int, event: TokenEvent) -> bool:
+    def _push(self, index: int, event: TokenEvent, published: float) -> bool:
         """A sink: writes the event at once, if everything before it has been written."""
-        silence, self._silence = self._silence, None  # what is refused wakes the task, in order
-        if silence is None or silence.cancel_called:
-            return False
-        if event.finish is not None or event.prompt_tokens:  # the end, or much to frame
-            return False
-        assert self._writer is not None
-        if not self._writer.is_ready():
-            return False
+        writer, self._free_writer = self._free_writer, None
+        if (
+            writer is None
+            or event.finish is not None  # the end takes more than a write
+            or event.prompt_tokens  # much to frame
+            or not writer.is_ready()
+        ):
+            return self._refuse(published)
         try:
             data = self._frames.token(index, event)
         except Exception:  # not in the engine's task: the body meets it again, and knows what to do
-            return False
-        if self._writer.write_part(data):
-            silence.deadline = trio.current_time() + self._keep_alive_s
-            self._silence = silence
+            return self._refuse(published)
+        if writer.write_part(data):
+            self._last_sent = trio.current_time()
+            self._free_writer = writer
         else:
-            silence.cancel()  # the body sends a comment the long way, and with it what is left
+            self._refuse(published)
+            self._silence.cancel()  # the body sends a comment the long way, and with it the rest
         return True
+
+    def _refuse(self, published: float) -> bool:
+        if self._queued_since is None:
+            self._queued_since = published
+        return False
 
     async def _take_waiting(self, first: tuple[int, TokenEvent], frames: list[bytes]) -> None:
         """Appends the frames of this event and of those that are there already."""

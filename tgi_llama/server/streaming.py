@@ -28,6 +28,7 @@ def stream_response(
         release=resources.close,
         keep_alive_s=services.settings.keep_alive_s,
         on_worker=services.admission.validate,
+        delivered=services.metrics.record_delivery,
         writer=exchange_of(request).writer,
     )
     return sse_response(

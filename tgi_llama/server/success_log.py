@@ -1,7 +1,7 @@
 """The log line of a generation that went well: what was asked for, and where the time went.
 
-TGI's line, field for field. Prompts and outputs never appear in it, nor stop strings, which may say
-what a prompt is about: they are counted.
+TGI's line, field for field, and ours at its end. Prompts and outputs never appear in it, nor stop
+strings, which may say what a prompt is about: they are counted.
 """
 
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from tgi_llama.generation import GenerationRequest, SamplingParameters
+from tgi_llama.generation import Finish, GenerationRequest, SamplingParameters
 from tgi_llama.metrics import GenerationTimes
 from tgi_llama.validation.validator import PreparedGeneration
 
@@ -19,7 +19,7 @@ _UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns"))
 """Nanoseconds of each, the longest first."""
 
 
-def log_success(prepared: PreparedGeneration, times: GenerationTimes) -> None:
+def log_success(prepared: PreparedGeneration, finish: Finish, times: GenerationTimes) -> None:
     """Writes the line. Call it once per generation that ``Metrics.generation_finished`` counts."""
     if not _log.isEnabledFor(logging.INFO):
         return
@@ -33,6 +33,7 @@ def log_success(prepared: PreparedGeneration, times: GenerationTimes) -> None:
             "inference_time": describe_duration(times.inference_s),
             "time_per_token": describe_duration(times.per_token_s),
             "seed": prepared.reported_seed,
+            "cached_tokens": finish.n_cached_prompt_tokens,
         },
     )
 

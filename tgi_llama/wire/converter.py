@@ -1,12 +1,15 @@
 """Bytes of a body to a wire type and back. Any thread may call these functions."""
 
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import orjson
 
+from tgi_llama.generation import Token
+
 from .json_text import load
 from .structure import strict_converter
-from .unstructure import dump_converter
+from .unstructure import dump_converter, token_keys
 
 T = TypeVar("T")
 
@@ -24,3 +27,12 @@ def parse(wire_type: type[T], body: bytes) -> T:
 def dump(value: object) -> bytes:
     """Writes a wire value, or a list or tuple of them, as compact JSON. NaN becomes null."""
     return orjson.dumps(_WRITER.unstructure(value), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+dump_text: Final[Callable[[str], bytes]] = orjson.dumps
+"""Writes a string: ``dump`` without what a string does not need."""
+
+
+def dump_token(token: Token) -> bytes:
+    """As ``dump``."""
+    return orjson.dumps(token_keys(token), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -28,6 +28,7 @@ from .openai_responses import (
     CompletionChunk,
     Model,
     ModelList,
+    PromptTokensDetails,
     Usage,
 )
 from .tokenize import ChatTokenizeResponse
@@ -109,7 +110,12 @@ KSERVE: Final[Examples] = {
 
 _FIVE = Token(TokenId(1062), " 5", -0.25, False)
 _COMMA = Token(TokenId(29), ",", -0.125, False)
-_USAGE = Usage(prompt_tokens=12, completion_tokens=2, total_tokens=14)
+_USAGE = Usage(
+    prompt_tokens=12,
+    completion_tokens=2,
+    total_tokens=14,
+    prompt_tokens_details=PromptTokensDetails(cached_tokens=8),
+)
 _CREATED = 1_767_225_600
 _FINGERPRINT = "0.1.0-native"
 _MODEL_ID = "tgi_llama/builtin"

@@ -13,10 +13,17 @@ OpenAiFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 @attrs.frozen(kw_only=True)
+class PromptTokensDetails:
+    cached_tokens: int
+    """Tokens of the prompts that an earlier request had computed already."""
+
+
+@attrs.frozen(kw_only=True)
 class Usage:
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 @attrs.frozen

@@ -19,7 +19,7 @@ from .fields import OMIT_WHEN_DEFAULT, SinglePrecision
 def dump_converter() -> cattrs.Converter:
     """A converter whose ``unstructure`` gives dicts in the order of keys on the wire."""
     converter = cattrs.Converter()
-    converter.register_unstructure_hook(Token, _token)
+    converter.register_unstructure_hook(Token, token_keys)
     converter.register_unstructure_hook_func(_is_single, np.float32)
     converter.register_unstructure_hook_factory(
         lambda t: isinstance(t, type) and attrs.has(t) and t is not Token,
@@ -32,7 +32,8 @@ def _is_single(t: object) -> bool:
     return get_origin(t) is Annotated and any(isinstance(a, SinglePrecision) for a in get_args(t))
 
 
-def _token(token: Token) -> dict[str, object]:
+def token_keys(token: Token) -> dict[str, object]:
+    """The token object of the wire."""
     logprob = token.logprob
     return {
         "id": token.id,
