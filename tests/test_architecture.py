@@ -35,7 +35,7 @@ ALLOWED = {
     "server": LEAVES | {"admission", "engine", "metrics", "text", "validation", "wire"},
     "lifecycle": LEAVES
     | {"admission", "config", "engine", "llama", "metrics", "model_files", "server", "text"}
-    | {"validation"},
+    | {"host_memory", "validation"},  # host_memory: the engine, which knows no system, asks it
     "bench": {"errors"},  # it knows servers by their URL only
     "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "option"},
     "asgi": {"cli", "errors", "lifecycle", "model_files"},

@@ -119,8 +119,9 @@ def test_config_prefill_tokens_follow_the_physical_batch_unless_given() -> None:
     assert attrs.evolve(given, max_batch_prefill_tokens=8).max_batch_prefill_tokens == 8
 
 
-def test_config_cache_ram_default_is_a_quarter_of_the_available_memory_up_to_a_limit() -> None:
-    assert Config().cache_ram == min(available_at_start() // 4, 8 * 2**30)
+def test_config_cache_ram_default_is_left_open_until_the_models_needs_are_known() -> None:
+    assert Config().cache_ram is None
+    assert attrs.evolve(Config(), port=1).cache_ram is None
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
 """The metrics page: TGI's families to the letter, each thing counted once."""
 
-import attrs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tgi_llama.generation import Finish, FinishReason, StepReport, Timings
+from tgi_llama.generation import Finish, FinishReason, PlacementReport, StepReport, Timings
 from tgi_llama.metrics import FailureKind, GenerationTimes, MetricLimits, Metrics
 
 # Contract 5.3 and 5.4; None where TGI describes nothing.
@@ -223,7 +222,7 @@ def test_decode_step_is_observed_as_decode(metrics):
 
 
 def evolved(**parts):
-    return attrs.evolve(STEP, **parts)
+    return STEP._replace(**parts)
 
 
 def test_mixed_step_is_observed_under_both_methods_and_as_a_concat(metrics):
@@ -276,6 +275,18 @@ def test_deliveries_are_observed_when_the_page_is_read_and_by_and_by(metrics):
     assert samples(metrics)[f"{family}_count"] == 1000
     assert samples(metrics)[f'{family}_bucket{{le="0.01"}}'] == 0
     assert samples(metrics)[f'{family}_bucket{{le="0.02"}}'] == 1000
+
+
+def test_host_cache_tells_its_limit_what_it_holds_and_what_it_drops(metrics):
+    metrics.set_host_cache_limit(5000)
+    prefix = "tgi_llama_prefix_cache"
+    assert samples(metrics)[f"{prefix}_host_limit_bytes"] == 5000
+    for n_evicted in (2, 3):
+        placement = PlacementReport(host_bytes=400, n_host_entries=2, n_evicted=n_evicted)
+        metrics.record_step(evolved(placement=placement))
+    assert samples(metrics)[f"{prefix}_host_bytes"] == 400
+    assert samples(metrics)[f"{prefix}_host_entries"] == 2
+    assert samples(metrics)[f"{prefix}_evictions"] == 5
 
 
 def test_constants_are_on_the_page_from_the_start(metrics):

@@ -150,22 +150,27 @@ class Config:
         help="streams: every sequence owns max-total-tokens cells. unified: all sequences share"
         " one pool of cells, which may be smaller than their sum. auto: the server chooses.",
     )
-
     swa_full: bool = described(
         False,
         group=Group.LLAMA_CPP,
         off_switch="--disable-swa-full",
-        help="Keep all cells of sliding-window layers: more memory, but any shared prefix can be"
-        " reused, not only those at checkpoints.",
+        help="Keep room for all cells of sliding-window layers: more memory, but nearly any shared"
+        " prefix of resident sequences can be reused, not only those at checkpoints.",
     )
-    cache_ram: int = amount(
+    prefix_cache: bool = described(
+        True,
+        group=Group.LLAMA_CPP,
+        off_switch="--disable-prefix-cache",
+        help="Let prompts that begin alike share what is computed of the beginning.",
+    )
+    cache_ram: int | None = amount(
         lambda given, _: cache_ram(given),
         group=Group.LLAMA_CPP,
         unit="bytes or percent",
         minimum=0,
         pattern=AMOUNT_PATTERN,
         expected=AMOUNT,
-        default_text="25% of the available memory, at most 8GiB",
+        default_text="25% of the available memory, at most 8GiB and what the model leaves",
         help="Host memory for sequences that were pushed out of the context, so that a prompt with"
         " the same beginning need not be computed again: bytes, with a suffix (512MiB, 2G), or a"
         " percentage of the memory that is available at start, within the container's limits. 0"
@@ -293,7 +298,7 @@ class Config:
         minimum=0,
         help="A step that computes prompts beside running streams is kept within this many"
         " milliseconds; 0: three times the measured duration of a step without prompts, at least"
-        " 50 ms.",
+        " 150 ms.",
     )
 
     # HTTP server

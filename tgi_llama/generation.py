@@ -5,7 +5,7 @@ ours. Words are explained in ``docs/glossary.md``.
 """
 
 import enum
-from typing import NewType
+from typing import NamedTuple, NewType
 
 import attrs
 
@@ -158,11 +158,52 @@ class Failed:
 StreamEvent = TokenEvent | Failed
 
 
+class CacheOutcome(enum.Enum):
+    """Where the beginning of a prompt came from, or why it had to be computed. The values are the
+    labels of ``tgi_llama_prefix_cache_requests``."""
+
+    SLOT = "slot"
+    """From a slot that another sequence has or had."""
+    HOST = "host"
+    """From host memory."""
+    UNKNOWN = "unknown"
+    """Nobody has had a prompt that begins like this, or it is gone."""
+    SHORT = "short"
+    """What is known is too short to be worth fetching."""
+    UNCUTTABLE = "uncuttable"
+    """Something longer is known, but this model's memory cannot be cut to what is common."""
+    LOGPROBS = "logprobs"
+    """The prompt's logprobs are wanted, for which it must be computed."""
+    FAILED = "failed"
+    """It was there, but could not be fetched."""
+    OFF = "off"
+    """The prefix cache is off."""
+
+
 @attrs.frozen(kw_only=True)
-class StepReport:
+class PlacementReport:
+    """What happened to slots and cells since the step before, and what is held after it."""
+
+    n_preempted: int = 0
+    """Sequences that gave their cells up for older ones and will go on later."""
+    outcomes: tuple[tuple[CacheOutcome, int], ...] = ()
+    """One for each prompt that was looked up, with the number of tokens that were reused."""
+    n_cells_used: int = 0
+    """Cells in use, those of idle slots included; shared ones count once."""
+    n_idle_slots: int = 0
+    """Slots that only hold what ended sequences left."""
+    host_bytes: int = 0
+    """What the saved states in host memory take."""
+    n_host_entries: int = 0
+    n_evicted: int = 0
+    """Saved states that were dropped to make room for others."""
+
+
+class StepReport(NamedTuple):
     """What one step of the decode thread did, for the metrics. Times are in seconds.
 
-    A step that only took commands (a cancel, say) computed no tokens: its times mean nothing.
+    A step that only took commands (a cancel, say) computed no tokens: its times mean nothing. A
+    tuple, because one is made per step and nothing is quicker to make.
     """
 
     n_decode_sequences: int
@@ -174,7 +215,7 @@ class StepReport:
     """Tokens chosen; a prompt that ends in this step yields its first, and
     those of the branches that share it."""
     n_joined: int
-    """Sequences that left the queue for a slot in this step."""
+    """Sequences that left the queue for their first slot."""
     n_queued: int
     """Sequences without a slot after the step."""
     n_running: int
@@ -192,6 +233,12 @@ class StepReport:
     sampling_s: float
     text_s: float
     """Detokenising, stop strings, events."""
+    placement_s: float = 0.0
+    """Giving out slots, copying, saving and restoring cells."""
+    prefill_budget: int = 0
+    """Prompt tokens that the step was allowed; 0 where no prompt was left to compute."""
+    placement: PlacementReport | None = None
+    """None where nothing worth telling has changed since the last one."""
 
     @property
     def n_computed_tokens(self) -> int:

@@ -28,12 +28,13 @@ from quart_trio import QuartTrio
 
 from tgi_llama.admission import Admission, ValidationWorkers
 from tgi_llama.config import Config
-from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publish
+from tgi_llama.engine.assembly import EngineOptions, make_loop
+from tgi_llama.engine.decode_loop import CommandQueue, Publish
 from tgi_llama.engine.engine import Engine, LoadedCallback
-from tgi_llama.engine.kv_cache import KvPlan, SlotPool, plan_kv
-from tgi_llama.engine.scheduler import Scheduler
+from tgi_llama.engine.kv_cache import KvPlan, plan_kv
 from tgi_llama.errors import ShuttingDown
 from tgi_llama.generation import ModelDescription
+from tgi_llama.host_memory import available_bytes
 from tgi_llama.llama.backend import start_backend
 from tgi_llama.llama.memory_needs import check_memory
 from tgi_llama.llama.model import Model
@@ -75,17 +76,20 @@ class ModelThread:
     model: Model = attrs.field(init=False)
     vocab: Vocab = attrs.field(init=False)
     description: ModelDescription = attrs.field(init=False)
+    cache_ram_bytes: int = attrs.field(init=False)
+    """The host cache's limit."""
     _runner: LlamaRunner | None = attrs.field(default=None, init=False)
 
     def abort(self) -> None:
         """Cuts the running decode short, for the end. Any thread."""
-        if self._runner is not None:
-            self._runner.abort()
+        runner = self._runner  # the decode thread may set it to None at any moment
+        if runner is not None:
+            runner.abort()
 
     def __call__(self, commands: CommandQueue, publish: Publish, loaded: LoadedCallback) -> None:
         log = start_backend(self.config.numa)
         started = perf_counter()
-        check_memory(self.files.gguf, self.config, self.plan, log)
+        self.cache_ram_bytes = check_memory(self.files.gguf, self.config, self.plan, log)
         self.model = Model(self.files.gguf, self.config, log, _Progress(commands))
         self.resources.enter_context(self.model)
         self.vocab = Vocab(self.model.vocab_pointer)
@@ -93,15 +97,17 @@ class ModelThread:
             self.description = runner.description
             self._runner = runner
             _log.info("loaded in %.1f s", perf_counter() - started)
-            scheduler = Scheduler(
-                slots=SlotPool(self.plan),
-                max_batch_tokens=runner.max_batch_tokens,
-                max_prefill_tokens=self.config.max_batch_prefill_tokens,
-                max_outputs=runner.max_outputs,
+            loop = make_loop(
+                runner,
+                self.vocab,
+                self.plan,
+                _engine_options(self.config, cache_ram_bytes=self.cache_ram_bytes),
+                commands=commands,
+                publish=publish,
             )
             loaded()
             try:
-                DecodeLoop(runner, self.vocab, scheduler, commands, publish).run()
+                loop.run()
             finally:
                 self._runner = None
 
@@ -166,6 +172,7 @@ async def run_service(
         )
         async with trio.open_nursery() as engine_nursery:
             await engine_nursery.start(engine.run)
+            metrics.set_host_cache_limit(thread.cache_ram_bytes)
             tokenizer, templates = await _load_text(config, files, thread)
             workers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
@@ -226,6 +233,17 @@ def _load_templates(config: Config, files: ModelFiles, gguf: GgufTemplates) -> C
         gguf,
         override=config.chat_template,
         tokenizer_config_path=config.tokenizer_config_path,
+    )
+
+
+def _engine_options(config: Config, *, cache_ram_bytes: int) -> EngineOptions:
+    target_ms = config.target_inter_token_latency
+    return EngineOptions(
+        max_prefill_tokens=config.max_batch_prefill_tokens,
+        target_s=target_ms / 1e3 if target_ms > 0 else None,
+        cache_ram_bytes=cache_ram_bytes,
+        prefix_cache=config.prefix_cache,
+        free_bytes=available_bytes,
     )
 
 

@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from tgi_llama.generation import Finish, StepReport
+from tgi_llama.generation import CacheOutcome, Finish, PlacementReport, StepReport
 
 CONTENT_TYPE = "text/plain; charset=utf-8"
 
@@ -163,6 +163,7 @@ class Metrics:
         self._init_request_metrics(limits)
         self._init_batch_metrics(limits)
         self._init_own_metrics(limits)
+        self._init_cache_metrics()
 
     def _init_request_metrics(self, limits: MetricLimits) -> None:
         input_buckets = _hundredths(limits.max_input_tokens)
@@ -227,6 +228,10 @@ class Metrics:
         self._step_python = self._step_histogram(
             "tgi_llama_step_python_seconds", "Part of a step outside llama_decode and sampling"
         )
+        self._step_placement = self._step_histogram(
+            "tgi_llama_step_placement_seconds",
+            "Part of a step spent giving out slots and moving cells",
+        )
         self._delivery = self._histogram(
             "tgi_llama_event_delivery_seconds",
             "From the publication of a step's events to the write of the last of them",
@@ -236,6 +241,46 @@ class Metrics:
         self._prompt = self._counter("tgi_llama_prompt_tokens", "Prompt tokens computed")
         self._slots_busy = self._gauge("tgi_llama_slots_busy", "Slots that hold a sequence")
         self._gauge("tgi_llama_slots", "Slots of the KV memory").set(limits.n_slots)
+        self._slots_idle = self._gauge(
+            "tgi_llama_slots_idle", "Slots that hold what an ended sequence left"
+        )
+        self._cells_used = self._gauge("tgi_llama_cells_used", "Cells in use, idle ones included")
+        self._gauge("tgi_llama_cells", "Cells of the KV memory").set(limits.n_cells)
+        self._preemptions = self._counter(
+            "tgi_llama_preemptions", "Sequences that had to give their cells up for a while"
+        )
+        self._prefill_budget = self._gauge(
+            "tgi_llama_prefill_budget_tokens", "Prompt tokens that the last step could compute"
+        )
+
+    def _init_cache_metrics(self) -> None:
+        lookups = Counter(
+            "tgi_llama_prefix_cache_requests",
+            "Prompts by where their beginning came from, or why it was computed",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._cache_outcomes = {outcome: lookups.labels(outcome.value) for outcome in CacheOutcome}
+        self._cached_tokens = self._counter(
+            "tgi_llama_prefix_cache_tokens", "Prompt tokens that were reused, not computed"
+        )
+        self._host_bytes = self._gauge(
+            "tgi_llama_prefix_cache_host_bytes", "Bytes of saved cells in host memory"
+        )
+        self._host_entries = self._gauge(
+            "tgi_llama_prefix_cache_host_entries", "Saved sequences in host memory"
+        )
+        self._host_limit = self._gauge(
+            "tgi_llama_prefix_cache_host_limit_bytes", "Most bytes of saved cells in host memory"
+        )
+        self._evictions = self._counter(
+            "tgi_llama_prefix_cache_evictions",
+            "Saved sequences that were dropped from host memory to make room",
+        )
+
+    def set_host_cache_limit(self, n_bytes: int) -> None:
+        """Call once the limit is known: it may depend on what the model needs."""
+        self._host_limit.set(n_bytes)
 
     # --- one request ---
 
@@ -314,11 +359,27 @@ class Metrics:
             self._generated.inc(report.n_generated_tokens)
         if report.n_joined:
             self._record_join(report)
+        if report.prefill_budget:
+            self._prefill_budget.set(report.prefill_budget)
+        if report.placement is not None:
+            self._record_placement(report.placement)
         if report.n_computed_tokens:
+            self._step_placement.observe(report.placement_s)
             self._step.observe(report.step_s)
             self._step_decode.observe(report.decode_s)
             self._step_sampling.observe(report.sampling_s)
             self._step_python.observe(report.python_s)
+
+    def _record_placement(self, placement: PlacementReport) -> None:
+        for outcome, n_tokens in placement.outcomes:
+            self._cache_outcomes[outcome].inc()
+            self._cached_tokens.inc(n_tokens)
+        self._preemptions.inc(placement.n_preempted)
+        self._slots_idle.set(placement.n_idle_slots)
+        self._cells_used.set(placement.n_cells_used)
+        self._host_bytes.set(placement.host_bytes)
+        self._host_entries.set(placement.n_host_entries)
+        self._evictions.inc(placement.n_evicted)
 
     def _record_join(self, report: StepReport) -> None:
         self._next_size.observe(report.n_joined)

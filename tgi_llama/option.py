@@ -172,12 +172,12 @@ def derived(resolve: Callable[[int | None, Any], int], **description: Unpack[Des
 
 
 def amount(
-    resolve: Callable[[str | int | None, Any], int], **description: Unpack[Description]
-) -> int:
+    resolve: Callable[[str | int | None, Any], int | None], **description: Unpack[Description]
+) -> int | None:
     """A number that people write as a text, for example ``2GiB``. ``resolve`` is called as in
-    ``derived`` and also takes the number itself."""
+    ``derived``, also takes the number itself, and may leave None to whoever knows more."""
     description["is_amount"] = True
-    return cast(int, described(None, resolve=resolve, **description))
+    return described(None, resolve=resolve, **description)
 
 
 def options_of(cls: type[attrs.AttrsInstance]) -> tuple[Option, ...]:

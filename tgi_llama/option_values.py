@@ -24,9 +24,6 @@ AMOUNT_PATTERN = r"(?i)\d+(\.\d+)?\s*(%|[kmgt](i?b)?|b)?"
 AMOUNT = "bytes (1500000, 512MiB, 2G) or a share of the available memory (25%)"
 """The same in words."""
 
-_MAX_CACHE_RAM = 8 * 2**30
-"""Bytes. Of the default only: whoever wants more should have decided so."""
-
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -34,14 +31,12 @@ def or_default(given: int | None, default: int) -> int:
     return default if given is None else given
 
 
-def cache_ram(given: str | int | None) -> int:
-    """The bytes of ``--cache-ram``, which a number gives as they are. Raises ConfigError."""
-    if isinstance(given, int):
+def cache_ram(given: str | int | None) -> int | None:
+    """The bytes of ``--cache-ram``, which a number gives as they are; None where nothing was given.
+    Raises ConfigError."""
+    if given is None or isinstance(given, int):
         return given
-    available = available_at_start()
-    if given is None:
-        return min(available // 4, _MAX_CACHE_RAM)
-    return parse_amount(given, available=available, flag="--cache-ram")
+    return parse_amount(given, available=available_at_start(), flag="--cache-ram")
 
 
 def parse_amount(text: str, *, available: int, flag: str) -> int:

@@ -35,6 +35,17 @@ def test_share_in_the_streams_layout_costs_cells() -> None:
     ledger.check_invariants()
 
 
+def test_cells_of_several_slots_count_once() -> None:
+    ledger = CellLedger(shared=True)
+    ledger.extend(SlotId(0), 10)
+    ledger.share(SlotId(0), SlotId(1), 6)
+    ledger.extend(SlotId(1), 5)
+    assert ledger.n_used_by([SlotId(0), SlotId(1)]) == ledger.n_used == 15
+    assert ledger.n_used_by([SlotId(1)]) == 11
+    assert ledger.n_used_by([SlotId(0), SlotId(7)]) == 10
+    assert ledger.n_used_by([]) == 0
+
+
 def test_clear_of_the_source_leaves_what_is_shared_to_the_target() -> None:
     ledger = unified_with(100)
     ledger.share(A, B, 60)

@@ -1,5 +1,6 @@
 """Playbooks: submit, step with scripted logits, compare events; invariants hold at every step."""
 
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -234,12 +235,25 @@ def two_streams(**options: object) -> tuple[Playbook, int, int]:
     return play, older, newer
 
 
-def test_decode_out_of_cells_fails_the_newest_and_retries_the_rest() -> None:
+def test_decode_out_of_cells_lets_the_newest_leave_and_go_on_later() -> None:
     play, older, newer = two_streams()
     play.runner.failures.append(OutOfCells("full"))
+    play.step()
+    assert play.scheduler.head is not None
+    assert play.scheduler.head.request_id == newer
     play.run_until_idle()
-    assert isinstance(play.error(newer), GenerationError)
     assert play.tokens(older) == [6, 7, 8, 9, 10, 11]
+    assert play.tokens(newer) == [21, 22, 23, 24, 25, 26]
+    assert play.n_preempted() == 1
+    play.check_all_over()
+
+
+def test_decode_out_of_cells_with_nobody_to_give_way_fails_the_request() -> None:
+    play = Playbook()
+    alone = play.submit(a_request([5]))
+    play.runner.failures.append(OutOfCells("full"))
+    play.run_until_idle()
+    assert "no cells are left: full" in str(play.error(alone))
     play.check_all_over()
 
 
@@ -261,12 +275,14 @@ def test_decode_aborted_in_prefill_does_the_chunk_again() -> None:
     play.check_all_over()
 
 
-def test_decode_aborted_where_cells_cannot_be_cut_fails_the_batch() -> None:
+def test_decode_aborted_where_cells_cannot_be_cut_starts_over_with_the_same_output() -> None:
     play, older, newer = two_streams(runner=FakeRunner(can_cut=False))
+    play.step()
     play.runner.failures.append(DecodeAborted("aborted"))
     play.run_until_idle()
-    assert isinstance(play.error(older), GenerationError)
-    assert isinstance(play.error(newer), GenerationError)
+    assert play.tokens(older) == [6, 7, 8, 9, 10, 11]
+    assert play.tokens(newer) == [21, 22, 23, 24, 25, 26]
+    assert play.n_prefilled() == 2 + 2 * 3, "the prompts, and again with two tokens each"
     play.check_all_over()
 
 
@@ -277,6 +293,42 @@ def test_decode_invalid_batch_fails_only_the_culprit() -> None:
     play.run_until_idle()
     assert isinstance(play.error(older), GenerationError)
     assert play.tokens(newer) == [21, 22, 23, 24, 25, 26]
+    play.check_all_over()
+
+
+def test_decode_of_a_batch_and_then_of_its_parts_counts_each_second_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = itertools.count(step=0.5)
+    moments = [next(now)]
+    monkeypatch.setattr("tgi_llama.engine.decode_loop.perf_counter", lambda: moments[-1])
+    play, _, _ = two_streams(runner=FakeRunner(before_decode=lambda: moments.append(next(now))))
+    play.step()
+    play.runner.failures.append(InvalidBatch("bad"))
+    play.step()
+    report = play.publications[-1].report
+    assert report.step_s == report.decode_s == 3 * 0.5, "one of both and one for each"
+    assert report.python_s == 0
+    play.run_until_idle()
+
+
+@pytest.mark.parametrize("layout", ["streams", "unified"])
+@pytest.mark.parametrize("can_cut", [True, False])
+@pytest.mark.parametrize("second", [OutOfCells, DecodeAborted, DecodeFailed, InvalidBatch])
+def test_decode_invalid_batch_and_then_another_failure_fails_only_the_culprit(
+    second: type[DecodeError], can_cut: bool, layout: str
+) -> None:
+    """The older one's chunk, decoded alone, fails in another way, for which the newer one may have
+    to leave, or loses its cells."""
+    play, older, newer = two_streams(runner=FakeRunner(can_cut=can_cut, layout=layout))
+    play.step()
+    play.runner.failures.extend([InvalidBatch("bad"), second("worse"), None])
+    play.run_until_idle()
+    assert play.tokens(newer) == [21, 22, 23, 24, 25, 26]
+    if second in (DecodeFailed, InvalidBatch):
+        assert isinstance(play.error(older), GenerationError)
+    else:
+        assert play.tokens(older) == [6, 7, 8, 9, 10, 11]
     play.check_all_over()
 
 
@@ -383,8 +435,12 @@ def test_random_arrivals_cancels_and_failures_keep_the_books(seed: int, layout: 
     rng = random.Random(seed)
     draw = random.Random(seed + 1)
     play = Playbook(
-        runner=FakeRunner(n_slots=3, max_batch_tokens=6, script=lambda _t: draw.choice([1, 2, 3])),
-        layout=layout,
+        runner=FakeRunner(
+            n_slots=3,
+            max_batch_tokens=6,
+            script=lambda _t: draw.choice([1, 2, 3]),
+            layout=layout,
+        ),
         n_cells=512 if layout == "unified" else 0,
         max_prefill_tokens=2,
     )

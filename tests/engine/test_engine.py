@@ -10,10 +10,10 @@ from fakes.playbook import a_request
 from fakes.runner import FakeRunner, FakeVocabulary
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publish
+from tgi_llama.engine.assembly import EngineOptions, make_loop
+from tgi_llama.engine.decode_loop import CommandQueue, Publish
 from tgi_llama.engine.engine import DEGRADED_S, Engine, GenerationStream, LoadedCallback
-from tgi_llama.engine.kv_cache import SlotPool, plan_kv
-from tgi_llama.engine.scheduler import Scheduler
+from tgi_llama.engine.kv_cache import plan_kv
 from tgi_llama.errors import (
     ConfigError,
     DecodeError,
@@ -45,17 +45,20 @@ class GatedThread:
             cells_per_sequence=256,
             n_cells=256 * self.runner.n_slots,
         )
-        scheduler = Scheduler(
-            slots=SlotPool(plan),
-            max_batch_tokens=16,
-            max_prefill_tokens=8,
-            max_outputs=self.runner.max_outputs,
+        loop = make_loop(
+            self.runner,
+            FakeVocabulary(),
+            plan,
+            EngineOptions(max_prefill_tokens=8),
+            commands=commands,
+            publish=publish,
         )
         loaded()
-        DecodeLoop(self.runner, FakeVocabulary(), scheduler, commands, publish).run()
-        scheduler.check_invariants()
-        assert scheduler.is_idle
-        assert self.runner.n_cells_used == 0
+        loop.run()
+        loop.scheduler.check_invariants()
+        assert loop.scheduler.is_idle
+        assert loop.placement.slots.n_busy == 0
+        assert self.runner.n_cells_used == loop.placement.ledger.n_used
 
     def let_through(self, n: int) -> None:
         for _ in range(n):
@@ -308,17 +311,18 @@ async def test_open_streams_submits_all_with_one_command_and_computes_the_prompt
     engine = Engine(thread, observe_step=reports.append)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        requests = [a_request([5, 6, 7], max_new_tokens=2) for _ in range(3)]
+        prompt = list(range(5, 35))
+        requests = [a_request(prompt, max_new_tokens=2) for _ in range(3)]
         with engine.open_streams(requests) as streams:
             # With several commands the decode thread would begin with the first alone.
             await thread.wait_at_gate()
             thread.open = True
             thread.let_through(1)
-            assert [await tokens_of(stream) for stream in streams] == [[8, 9]] * 3
+            assert [await tokens_of(stream) for stream in streams] == [[35, 36]] * 3
         nursery.cancel_scope.cancel()
-    assert thread.runner.batches[0].tokens.tolist() == [5, 6, 7]
+    assert thread.runner.batches[0].tokens.tolist() == prompt[:16]
     assert reports[0].n_joined == 3
-    assert sum(report.n_prefill_tokens for report in reports) == 3
+    assert sum(report.n_prefill_tokens for report in reports) == len(prompt) + 2
 
 
 async def test_leaving_open_streams_cancels_those_that_have_not_ended() -> None:

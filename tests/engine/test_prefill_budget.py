@@ -155,7 +155,7 @@ def test_n_tokens_that_turned_out_too_many_are_tried_seldom() -> None:
 
 
 def test_n_tokens_after_many_small_pieces_is_that_of_large_chunks() -> None:
-    machine = Machine(gpu, PrefillBudget(None))
+    machine = Machine(gpu, PrefillBudget(None, min_target_s=0.05))
     before = machine.settled(8)
     for _ in range(30):
         machine.step(8, 5)
@@ -192,7 +192,7 @@ def known(bases_s: dict[int, float], **options: float) -> PrefillBudget:
 
 
 @pytest.mark.parametrize(
-    ("n_decode", "target_s"), [(0, 0.05), (1, 0.3), (2, 0.3), (4, 0.45), (6, 0.6), (9, 0.6)]
+    ("n_decode", "target_s"), [(0, 0.6), (1, 0.3), (2, 0.3), (4, 0.45), (6, 0.6), (9, 0.6)]
 )
 def test_target_between_measured_numbers_is_on_the_line_and_outside_the_nearest(
     n_decode: int, target_s: float

@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 import pytest
 from fakes.playbook import Playbook, a_request
-from fakes.runner import FakeRunner, FakeVocabulary
+from fakes.runner import FakeRunner, FakeVocabulary, noisy
 
 from tgi_llama.engine.model_runner import Logits
 from tgi_llama.errors import DecodeAborted, DecodeFailed, GenerationError
@@ -15,11 +15,6 @@ from tgi_llama.generation import PromptToken, SamplingParameters, TokenEvent, To
 
 PROMPT = [10, 60, 0, 11, 12, 33, 33, 34, 5, 6, 7, 1, 8, 20, 21, 22, 23]
 """With a control token and an end-of-generation token."""
-
-
-def noisy(tokens: Sequence[int]) -> Logits:
-    rng = np.random.default_rng([len(tokens), *tokens])
-    return rng.normal(scale=2.0, size=64).astype(np.float32)
 
 
 def expected_logprobs(prompt: Sequence[int]) -> list[float | None]:
@@ -58,7 +53,7 @@ def test_prompt_logprobs_do_not_depend_on_rows_and_chunks(
     play.run_until_idle()
     assert_scores(play.prompt_tokens(request), PROMPT)
     assert play.tokens(request) == play.tokens(plain)
-    assert play.n_prefilled() == 2 * len(PROMPT)
+    assert play.n_prefilled() == len(PROMPT) + 1, "the other one waits for it"
     play.check_all_over()
 
 
@@ -111,7 +106,7 @@ def test_prompt_top_tokens_are_the_likeliest_of_each_position() -> None:
         )
 
 
-def test_siblings_share_the_scores() -> None:
+def test_branches_share_the_scores() -> None:
     play = noisy_play(n_slots=2)
     requests = [
         a_request(PROMPT, prompt_logprobs=True, sampling=SamplingParameters(seed=seed))
@@ -121,10 +116,10 @@ def test_siblings_share_the_scores() -> None:
     play.run_until_idle()
     for request_id in ids:
         assert_scores(play.prompt_tokens(request_id), PROMPT)
-    assert play.n_prefilled() == len(PROMPT) + 3
+    assert play.n_prefilled() == len(PROMPT) + 4, "a branch computes the last token"
     n_rows = sum(run.n_outputs for batch in play.runner.batches for run in batch.runs)
     n_decoded = sum(publication.report.n_decode_sequences for publication in play.publications)
-    assert n_rows == len(PROMPT) + 3 + n_decoded, "no row was computed twice"
+    assert n_rows == len(PROMPT) + 4 + n_decoded, "no row was computed twice"
 
 
 def test_aborted_decode_scores_no_token_twice() -> None:
@@ -136,7 +131,7 @@ def test_aborted_decode_scores_no_token_twice() -> None:
     play.check_all_over()
 
 
-def test_sibling_that_starts_over_scores_only_what_is_missing() -> None:
+def test_branch_that_starts_over_scores_only_what_is_missing() -> None:
     play = noisy_play(max_batch=8)
     requests = [
         a_request(PROMPT, prompt_logprobs=True, sampling=SamplingParameters(seed=seed))
@@ -170,6 +165,31 @@ def test_prompts_with_scores_leave_a_row_to_everybody() -> None:
     assert all(len(play.tokens(stream)) == 40 or play.reason(stream) for stream in streams)
     most = max(sum(run.n_outputs for run in batch.runs) for batch in play.runner.batches)
     assert most == play.runner.max_outputs, "the rows are used, all of them"
+    play.check_all_over()
+
+
+@pytest.mark.parametrize("layout", ["streams", "unified"])
+def test_prompt_whose_rows_cannot_be_scored_leaves_no_cells(layout: str) -> None:
+    """The chunk has been computed, but is not in the books yet."""
+
+    @attrs.define(eq=False)
+    class Rowless(FakeRunner):
+        has_rows: bool = True
+
+        def logits(self, row: int) -> Logits:
+            if not self.has_rows:
+                raise IndexError("no such row")
+            return super().logits(row)
+
+    runner = Rowless(script=noisy, layout=layout)
+    play = Playbook(runner=runner)
+    request = play.submit(a_request([*range(2, 42)], prompt_logprobs=True))
+    play.step()
+    play.step()
+    runner.has_rows = False
+    play.step()
+    assert isinstance(play.error(request), GenerationError)
+    assert runner.n_cells_used == play.placement.slots.n_idle == 0
     play.check_all_over()
 
 

@@ -183,6 +183,7 @@ class AgainstPlainLists(RuleBasedStateMachine):
         assert len(self.tree) == len(self.plain)
         for holder, (key, tokens) in self.plain.items():
             assert self.tree.tokens(holder) == tuple(tokens)
+            assert self.tree.length(holder) == len(tokens)
             self.compare(tokens, key)
 
 

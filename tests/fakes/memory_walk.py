@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 from fakes.native import Loaded
 
-from tgi_llama.engine.model_runner import Batch, Checkpoint, Logits, Run, SavedState, SlotId
+from tgi_llama.engine.model_runner import Batch, Logits, Run, SavedState, SlotId
 from tgi_llama.errors import OutOfCells
 
 EXACT: dict[str, object] = {"flash_attention": False, "type_k": "f32", "type_v": "f32"}
@@ -57,15 +57,13 @@ class Walk:
     counts: "Counter[str]" = attrs.field(factory=Counter)
     _held: dict[int, Tokens] = attrs.field(init=False)
     _saved: list[tuple[SavedState, Tokens]] = attrs.field(factory=list, init=False)
-    _checkpoints: list[tuple[Checkpoint, Tokens]] = attrs.field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._held = dict.fromkeys(range(self.loaded.plan.n_slots), ())
 
     def step(self) -> None:
         operation = self.rng.choice(
-            [self._decode] * 6
-            + [self._copy, self._save, self._restore, self._cut, self._checkpoint, self._rewind]
+            [self._decode] * 5 + [self._copy, self._save, self._restore, self._cut]
         )
         operation(SlotId(self.rng.choice(list(self._held))))
         for slot, tokens in self._held.items():
@@ -133,21 +131,6 @@ class Walk:
             self.counts["restored" if done else "not restored"] += 1
             if done:
                 self._held[slot] = tokens
-
-    def _checkpoint(self, slot: SlotId) -> None:
-        if self._held[slot]:
-            checkpoint = self.loaded.runner.checkpoint(slot)
-            assert checkpoint is not None
-            self._checkpoints = [*self._checkpoints[-9:], (checkpoint, self._held[slot])]
-
-    def _rewind(self, slot: SlotId) -> None:
-        held = self._held[slot]
-        fitting = [(c, tokens) for c, tokens in self._checkpoints if held[: len(tokens)] == tokens]
-        if fitting:
-            checkpoint, tokens = self.rng.choice(fitting)
-            done = self.loaded.runner.rewind(slot, checkpoint)
-            self.counts["rewound" if done else "not rewound"] += 1
-            self._held[slot] = tokens if done else ()
 
     def _forget(self, slot: SlotId) -> None:
         self.loaded.runner.clear(slot)

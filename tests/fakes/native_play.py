@@ -1,7 +1,7 @@
 """Not a fake: plays requests through the real loop on a real model."""
 
 import queue
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import attrs
@@ -9,10 +9,11 @@ from fakes.native import Loaded
 
 from tgi_llama.builtin.chat_format import PromptRenderer
 from tgi_llama.builtin.corpus import held_out_examples
-from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publication, Submit
-from tgi_llama.engine.kv_cache import SlotPool
-from tgi_llama.engine.scheduler import Scheduler
+from tgi_llama.engine.assembly import EngineOptions, make_loop
+from tgi_llama.engine.decode_loop import Cancel, CommandQueue, Publication, Submit
+from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.generation import (
+    CacheOutcome,
     Failed,
     GenerationRequest,
     RequestId,
@@ -56,6 +57,77 @@ def native_request(
     )
 
 
+class NativePlay:
+    """A decode loop on the real model, step by step. What an earlier one has left is cleared."""
+
+    def __init__(self, loaded: Loaded, options: EngineOptions | None = None) -> None:
+        self.events: dict[RequestId, list[TokenEvent]] = defaultdict(list)
+        self.cancelled: set[RequestId] = set()
+        self.n_prefilled = 0
+        """Prompt tokens computed."""
+        self.n_preempted = 0
+        self.outcomes: Counter[CacheOutcome] = Counter()
+        self._n_requests = 0
+        self._commands: CommandQueue = queue.SimpleQueue()
+        self._loop = make_loop(
+            loaded.runner,
+            loaded.vocab,
+            loaded.plan,
+            options or EngineOptions(max_prefill_tokens=24),
+            commands=self._commands,
+            publish=self._publish,
+        )
+        self.placement = self._loop.placement
+        for slot in range(loaded.plan.n_slots):
+            loaded.runner.clear(SlotId(slot))
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> list[RequestId]:
+        """Together."""
+        ids = [RequestId(self._n_requests + i) for i in range(len(requests))]
+        self._n_requests += len(ids)
+        pairs = tuple(zip(ids, requests, strict=True))
+        self._commands.put(Submit(pairs, submitted=float(ids[0])))
+        return ids
+
+    def cancel(self, request_id: RequestId) -> None:
+        self.cancelled.add(request_id)
+        self._commands.put(Cancel(request_id))
+
+    @property
+    def n_cached(self) -> int:
+        """Prompt tokens that the requests which have ended well did not compute."""
+        finished = [events[-1].finish for events in self.events.values() if events]
+        return sum(finish.n_cached_prompt_tokens for finish in finished if finish is not None)
+
+    @property
+    def is_idle(self) -> bool:
+        return self._loop.scheduler.is_idle and self._commands.empty()
+
+    def step(self) -> None:
+        self._loop.step()
+        self._loop.publish_last()
+        self._loop.scheduler.check_invariants()
+
+    def run_until_idle(self, *, max_steps: int = 10_000) -> None:
+        for _ in range(max_steps):
+            if self.is_idle:
+                return
+            self.step()
+        raise AssertionError("the loop did not come to an end")
+
+    def _publish(self, publication: Publication) -> None:
+        report = publication.report
+        self.n_prefilled += report.n_prefill_tokens
+        if report.placement is not None:
+            self.n_preempted += report.placement.n_preempted
+            self.outcomes.update(outcome for outcome, _ in report.placement.outcomes)
+        for request_id, event in publication.events:
+            if not isinstance(event, Failed):
+                self.events[request_id].append(event)
+            else:
+                assert request_id in self.cancelled, event
+
+
 @attrs.frozen
 class Played:
     events: list[list[TokenEvent]]
@@ -64,36 +136,17 @@ class Played:
     """Prompt tokens computed."""
 
 
-def play(loaded: Loaded, groups: Sequence[Sequence[GenerationRequest]]) -> Played:
+def play(
+    loaded: Loaded,
+    groups: Sequence[Sequence[GenerationRequest]],
+    *,
+    options: EngineOptions | None = None,
+) -> Played:
     """All requests at the same time, each group submitted together; every one must end well."""
-    commands: CommandQueue = queue.SimpleQueue()
-    events: dict[RequestId, list[TokenEvent]] = defaultdict(list)
-    n_prefilled = 0
-
-    def publish(publication: Publication) -> None:
-        nonlocal n_prefilled
-        n_prefilled += publication.report.n_prefill_tokens
-        for request_id, event in publication.events:
-            assert not isinstance(event, Failed), event
-            events[request_id].append(event)
-
-    scheduler = Scheduler(
-        slots=SlotPool(loaded.plan),
-        max_batch_tokens=loaded.runner.max_batch_tokens,
-        max_prefill_tokens=24,
-        max_outputs=loaded.runner.max_outputs,
-    )
-    loop = DecodeLoop(loaded.runner, loaded.vocab, scheduler, commands, publish)
-    n_requests = 0
-    for group in groups:
-        ids = [RequestId(n_requests + i) for i in range(len(group))]
-        n_requests += len(group)
-        commands.put(Submit(tuple(zip(ids, group, strict=True)), submitted=float(ids[0])))
-    while not (scheduler.is_idle and commands.empty()):
-        loop.step()
-        loop.publish_last()
-        scheduler.check_invariants()
-    return Played([events[RequestId(i)] for i in range(n_requests)], n_prefilled)
+    native = NativePlay(loaded, options)
+    ids = [request_id for group in groups for request_id in native.submit(group)]
+    native.run_until_idle()
+    return Played([native.events[request_id] for request_id in ids], native.n_prefilled)
 
 
 def generate(loaded: Loaded, requests: Sequence[GenerationRequest]) -> list[list[TokenEvent]]:
@@ -106,12 +159,12 @@ NEAR_TIE = 0.5
 layout and with other chunk sizes. Beyond a choice as close as this, texts may part."""
 
 
-def sure_tokens(events: Sequence[TokenEvent]) -> list[int]:
+def sure_tokens(events: Sequence[TokenEvent], *, near_tie: float = NEAR_TIE) -> list[int]:
     """The tokens before the first that was nearly another one."""
     sure = []
     for event in events:
         first, second, *_ = (token.logprob or 0.0 for token in event.top_tokens)
-        if first - second < NEAR_TIE:
+        if first - second < near_tie:
             break
         sure.append(event.token.id)
     return sure

@@ -1,20 +1,30 @@
 """Plays requests through a real ``DecodeLoop`` on a ``FakeRunner``, step by step, in one thread."""
 
+import functools
 import itertools
 import queue
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
-from fakes.runner import FakeRunner, FakeVocabulary
+from fakes.runner import EOS, FakeRunner, FakeVocabulary, noisy
 
+from tgi_llama.engine.assembly import EngineOptions, make_loop
 from tgi_llama.engine.decode_loop import Cancel, CommandQueue, DecodeLoop, Publication, Stop, Submit
-from tgi_llama.engine.kv_cache import SlotPool, plan_kv
+from tgi_llama.engine.kv_cache import KvPlan, plan_kv
+from tgi_llama.engine.model_runner import SlotId
+from tgi_llama.engine.placement import Placement
+from tgi_llama.engine.prefill_budget import StepBudget
+from tgi_llama.engine.sampler import Sampler
 from tgi_llama.engine.scheduler import Scheduler
+from tgi_llama.engine.sequence import Phase
 from tgi_llama.errors import ShuttingDown
 from tgi_llama.generation import (
+    CacheOutcome,
     Failed,
     GenerationRequest,
+    PlacementReport,
     PromptToken,
     RequestId,
     SamplingParameters,
@@ -54,41 +64,77 @@ def a_request(
     )
 
 
+class Unbounded:
+    """A budget that leaves it to the other limits how much a step computes."""
+
+    def n_tokens(self, n_decode: int) -> int:  # noqa: ARG002 - the protocol's
+        return 10**9
+
+    def target_s(self, n_decode: int) -> float:  # noqa: ARG002 - the protocol's
+        return 1.0
+
+    def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:
+        pass
+
+
 @attrs.define(eq=False)
 class Playbook:
     """One decode loop and everything it published. ``step`` checks the invariants each time."""
 
     runner: FakeRunner = attrs.field(factory=FakeRunner)
     vocabulary: FakeVocabulary = attrs.field(factory=FakeVocabulary)
-    layout: str = "streams"
+    n_sequences: int = 0
+    """That may run at a time; 0: one for each slot of the runner."""
     cells_per_sequence: int = 256
     n_cells: int = 0
     """Cells in all; 0: enough for every slot."""
+    cells_are_padded: bool = True
+    """As llama.cpp does it; False: no cell more than asked for."""
+    fewest_reused: int = 4
     max_prefill_tokens: int = 8
+    cache_ram_bytes: int = 0
+    prefix_cache: bool = True
+    free_bytes: Callable[[], int] = lambda: sys.maxsize
+    budget: StepBudget = attrs.field(factory=Unbounded)
     publications: list[Publication] = attrs.field(factory=list, init=False)
     events: dict[RequestId, list[StreamEvent]] = attrs.field(init=False)
+    plan: KvPlan = attrs.field(init=False)
     scheduler: Scheduler = attrs.field(init=False)
+    placement: Placement = attrs.field(init=False)
     loop: DecodeLoop = attrs.field(init=False)
     commands: CommandQueue = attrs.field(factory=queue.SimpleQueue, init=False)
     _ids: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.events = defaultdict(list)
-        plan = plan_kv(
-            layout=self.layout,
-            n_slots=self.runner.n_slots,
+        self.plan = plan_kv(
+            layout=self.runner.layout,
+            n_slots=self.n_sequences or self.runner.n_slots,
             cells_per_sequence=self.cells_per_sequence,
             n_cells=self.n_cells or self.runner.n_slots * self.cells_per_sequence,
         )
-        self.scheduler = Scheduler(
-            slots=SlotPool(plan),
-            max_batch_tokens=self.runner.max_batch_tokens,
-            max_prefill_tokens=self.max_prefill_tokens,
-            max_outputs=self.runner.max_outputs,
+        self.plan = attrs.evolve(self.plan, n_slots=self.runner.n_slots)
+        if not self.cells_are_padded:
+            n_cells = self.n_cells or self.runner.n_slots * self.cells_per_sequence
+            per_slot = n_cells if self.plan.unified else n_cells // self.runner.n_slots
+            self.plan = attrs.evolve(self.plan, n_cells=n_cells, cells_per_slot=per_slot)
+        self.loop = make_loop(
+            self.runner,
+            self.vocabulary,
+            self.plan,
+            EngineOptions(
+                max_prefill_tokens=self.max_prefill_tokens,
+                cache_ram_bytes=self.cache_ram_bytes,
+                prefix_cache=self.prefix_cache,
+                free_bytes=self.free_bytes,
+            ),
+            commands=self.commands,
+            publish=self._publish,
+            budget=self.budget,
         )
-        self.loop = DecodeLoop(
-            self.runner, self.vocabulary, self.scheduler, self.commands, self._publish
-        )
+        self.scheduler = self.loop.scheduler
+        self.placement = self.loop.placement
+        self.placement.cache.fewest_reused = self.fewest_reused
 
     def submit(self, request: GenerationRequest) -> RequestId:
         (request_id,) = self.submit_together([request])
@@ -124,26 +170,41 @@ class Playbook:
 
     def check(self) -> None:
         self.scheduler.check_invariants()
-        for events in self.events.values():
-            n_terminal = sum(is_terminal(event) for event in events)
-            assert n_terminal <= 1
-            assert n_terminal == 0 or is_terminal(events[-1]), "nothing follows a terminal event"
-        owned = {sequence.slot for sequence in self.scheduler.sequences()}
-        for slot, tokens in self.runner.cells.items():
-            assert slot in owned or not tokens, "cells without an owner"
-        for sequence in self.scheduler.sequences():
-            if sequence.slot is not None:
-                cells = self.runner.cells[sequence.slot]
-                assert len(cells) == sequence.n_cached
-                prompt = list(sequence.request.prompt_ids)
-                assert cells[: len(prompt)] == prompt[: len(cells)]
+        self._check_cells()
+        self._check_streams()
+
+    def _check_cells(self) -> None:
+        """What the books say of each slot is what is in it."""
+        placement = self.placement
+        placement.slots.check_invariants()
+        placement.cache.check_invariants()
+        placement.ledger.check_invariants()
+        assert placement.ledger.n_used == self.runner.n_cells_used
+        owners = {sequence.slot: sequence for sequence in self.scheduler.running()}
+        assert placement.slots.busy == set(owners)
+        for slot in range(self.runner.n_slots):
+            cells = self.runner.cells[slot]
+            assert placement.ledger.length(SlotId(slot)) == len(cells)
+            if slot in owners:
+                assert len(cells) == owners[slot].n_cached
+                assert cells == owners[slot].tokens[: len(cells)], "cells of another prompt"
+            elif cells:
+                assert placement.slots.is_idle(SlotId(slot)), "cells without an owner"
+                assert tuple(cells) == placement.cache.tokens(SlotId(slot))
+
+    def _check_streams(self) -> None:
+        for sequence in self.scheduler.running():
+            each = sequence
+            while each.leader is not None:
+                each = each.leader
+            assert each.phase is not Phase.WAITING
 
     def check_all_over(self) -> None:
-        """Every request had its one terminal event, and nothing is held any more."""
+        """Every request had its one terminal event, and nobody holds anything any more."""
         self.check()
         assert self.scheduler.is_idle
-        assert self.scheduler.slots.n_busy == 0
-        assert self.runner.n_cells_used == 0
+        assert self.placement.slots.n_busy == 0
+        assert self.placement.host.pinned_bytes == 0
         assert all(is_terminal(events[-1]) for events in self.events.values())
 
     def tokens(self, request_id: RequestId) -> list[int]:
@@ -154,9 +215,32 @@ class Playbook:
         assert not isinstance(first, Failed)
         return first.prompt_tokens
 
+    def queued(self) -> list[RequestId]:
+        """Those without a slot, in their order."""
+        sequences = self.scheduler.sequences()
+        return [each.request_id for each in sequences if each.phase is Phase.QUEUED]
+
     def n_prefilled(self) -> int:
         """Prompt tokens computed so far."""
         return sum(publication.report.n_prefill_tokens for publication in self.publications)
+
+    def n_cached(self, request_id: RequestId) -> int:
+        """Of the prompt of a request that has ended well: tokens that came from elsewhere."""
+        last = self.events[request_id][-1]
+        assert not isinstance(last, Failed)
+        assert last.finish is not None
+        return last.finish.n_cached_prompt_tokens
+
+    def outcomes(self) -> list[tuple[CacheOutcome, int]]:
+        """What the prefix cache had for each prompt, in the order in which it was asked."""
+        return [outcome for report in self.placements() for outcome in report.outcomes]
+
+    def n_preempted(self) -> int:
+        return sum(report.n_preempted for report in self.placements())
+
+    def placements(self) -> list[PlacementReport]:
+        reports = [publication.report.placement for publication in self.publications]
+        return [report for report in reports if report is not None]
 
     def text(self, request_id: RequestId) -> str:
         return "".join(e.delta for e in self.events[request_id] if not isinstance(e, Failed))
@@ -175,7 +259,24 @@ class Playbook:
     def _publish(self, publication: Publication) -> None:
         self.publications.append(publication)
         for request_id, event in publication.events:
-            self.events[request_id].append(event)
+            events = self.events[request_id]
+            assert not events or not is_terminal(events[-1]), "nothing follows a terminal event"
+            events.append(event)
+
+
+@functools.lru_cache(maxsize=100_000)
+def alone(request: GenerationRequest) -> list[int]:
+    """The tokens that a request must give with ``noisy`` logits, without any batches and cells.
+    Not to be changed."""
+    assert not request.stopping.stop_strings
+    sampler = Sampler.for_prompt(request.sampling, request.prompt_ids)
+    tokens: list[int] = list(request.prompt_ids)
+    n_most = len(tokens) + request.stopping.max_new_tokens
+    while len(tokens) < n_most:
+        tokens.append(sampler.choose(noisy(tokens)))
+        if tokens[-1] == EOS and not request.stopping.ignore_eos:
+            break
+    return tokens[len(request.prompt_ids) :]
 
 
 def is_terminal(event: StreamEvent) -> bool:

@@ -5,7 +5,9 @@ comes after a slot's tokens is up to ``script``. ``failures`` holds exceptions f
 ``layout`` and ``can_cut`` say which kind of memory it plays.
 """
 
+import functools
 import itertools
+import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -13,7 +15,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from tgi_llama.engine.model_runner import Batch, Checkpoint, Logits, SavedState, SlotId
+from tgi_llama.engine.model_runner import Batch, Logits, SavedState, SlotId
 from tgi_llama.errors import (
     DecodeAborted,
     DecodeError,
@@ -32,6 +34,19 @@ Script = Callable[[Sequence[int]], int | Logits]
 def counting(tokens: Sequence[int]) -> int:
     """The next token is the last one plus one."""
     return tokens[-1] + 1
+
+
+def noisy(tokens: Sequence[int]) -> Logits:
+    """Logits that all tokens together decide, with several likely ones."""
+    return _noise(tuple(tokens))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _noise(tokens: tuple[int, ...]) -> Logits:
+    rng = np.random.default_rng(zlib.crc32(repr(tokens).encode()))
+    row = rng.normal(scale=2.0, size=64).astype(np.float32)
+    row.flags.writeable = False
+    return row
 
 
 @attrs.define(eq=False)
@@ -119,6 +134,9 @@ class FakeRunner:
     def shortest_cut(self, slot: SlotId) -> int:
         return min(1, self.length(slot)) if self.can_cut else self.length(slot)
 
+    def shortest_copy(self, slot: SlotId) -> int:
+        return self.shortest_cut(slot)
+
     def truncate(self, slot: SlotId, length: int) -> bool:
         if length < 0:
             raise ValueError(f"slot {slot} cannot have {length} positions")
@@ -132,7 +150,7 @@ class FakeRunner:
             raise ValueError(f"slot {target} is not empty")
         if not 0 < length <= self.length(source):
             raise ValueError(f"slot {source} has {self.length(source)} positions, not {length}")
-        if length < self.shortest_cut(source):
+        if length < self.shortest_copy(source):
             return False
         if self.layout == "unified":
             self.cells[target].extend(self.cells[source][:length])
@@ -156,20 +174,6 @@ class FakeRunner:
         if not self._has_room(slot, state.length):
             return False
         self._fill(slot, state.data.view(np.int32).tolist())
-        return True
-
-    def checkpoint(self, slot: SlotId) -> Checkpoint | None:
-        data = self._tokens_as_bytes(slot)
-        return Checkpoint(self.length(slot), data[:0] if self.can_cut else data)
-
-    def rewind(self, slot: SlotId, checkpoint: Checkpoint) -> bool:
-        length = checkpoint.length
-        if length > self.length(slot):
-            raise ValueError(f"slot {slot} has {self.length(slot)} positions, not {length}")
-        if checkpoint.n_bytes:
-            tokens = checkpoint.data.view(np.int32).tolist()
-            assert self.cells[slot][:length] == tokens, "a checkpoint of something else"
-        del self.cells[slot][length:], self._owned[slot][length:]
         return True
 
     def clear(self, slot: SlotId) -> None:

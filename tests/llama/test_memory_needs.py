@@ -105,6 +105,32 @@ def test_announcement_of_gpus_says_what_they_need() -> None:
 @pytest.mark.parametrize(
     ("room", "expected"),
     [
+        (4000, 1000),  # a quarter
+        (1600, 1600 - 1000 - _CONTEXT),  # what the rest leaves
+        (1400, 0),
+        (100_000, 8 * 1024),
+    ],
+)
+def test_host_cache_gets_a_share_that_the_rest_leaves_unless_a_limit_was_asked_for(
+    room: int, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    needs = attrs.evolve(_NEEDS, cache=None)
+
+    assert needs.cache_limit(_room(room)) == expected * _MIB
+    assert _NEEDS.cache_limit(_room(room)) == 500 * _MIB
+    announce_needs(needs, _room(room), _PLAN)
+    assert "host cache" not in caplog.text, "no warning of a limit that nobody has set"
+
+
+def test_announcement_says_what_the_default_has_come_to() -> None:
+    needs = attrs.evolve(_NEEDS, cache=None)
+
+    assert "host cache up to 109 MiB; " in describe_needs(needs, _room(1600), _PLAN)
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [
         (_room(2000), []),
         (
             _room(1600),

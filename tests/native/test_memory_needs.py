@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 
 import pytest
-from fakes.native import Load
+from fakes.native import Load, LoadTiny
+from fakes.tiny_models import TINY_MODELS, write_tiny_model
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan, plan_kv
@@ -92,10 +93,28 @@ def test_type_that_llama_cpp_cannot_use_is_left_to_the_load(
 def test_cells_whose_tables_alone_do_not_fit_are_refused_unmeasured(
     gguf: Path, native_log: NativeLog
 ) -> None:
-    plan = KvPlan(unified=True, n_slots=1, n_cells=2**60, cells_per_slot=2**60)
+    plan = KvPlan(unified=True, n_sequences=1, n_slots=1, n_cells=2**60, cells_per_slot=2**60)
 
     with pytest.raises(StartError, match=r"not enough memory for .* Lower --max-batch-size"):
         check_memory(gguf, _config(), plan, native_log)
+
+
+@pytest.mark.parametrize("content", [None, b"GGUF" + bytes(100)], ids=["model", "damaged"])
+def test_host_cache_limit_is_what_was_asked_for_or_a_share(
+    gguf: Path, tmp_path: Path, native_log: NativeLog, content: bytes | None
+) -> None:
+    file = gguf
+    if content is not None:
+        file = tmp_path / "damaged.gguf"
+        file.write_bytes(content)
+
+    def limit(**options: object) -> int:
+        config = _config(**options)
+        return check_memory(file, config, _plan(config), native_log)
+
+    assert limit(cache_ram=12345) == 12345
+    assert limit(cache_ram=12345, prefix_cache=False) == limit(prefix_cache=False) == 0
+    assert 0 < limit() <= 8 * 2**30
 
 
 def test_captured_blocks_may_be_nested(gguf: Path, native_log: NativeLog) -> None:
@@ -107,3 +126,24 @@ def test_captured_blocks_may_be_nested(gguf: Path, native_log: NativeLog) -> Non
 
     assert len(inner) == n_inner > 0
     assert len(outer) == 2 * n_inner
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize("options", [{}, {"kv_layout": "unified"}, {"swa_full": True}], ids=str)
+def test_needs_of_every_kind_of_memory_are_what_is_then_reserved(
+    load_tiny: LoadTiny,
+    tmp_path: Path,
+    native_log: NativeLog,
+    name: str,
+    options: dict[str, object],
+) -> None:
+    config = _config(**options)
+    needs = measure_needs(write_tiny_model(name, tmp_path), config, _plan(config), native_log)
+    assert needs is not None
+
+    with native_log.captured() as lines, load_tiny(name, **options):
+        taken = read_figures(lines)
+    assert needs.figures.cells == taken.cells
+    assert needs.figures.states == taken.states
+    assert taken.cells + taken.states > 0
+    assert needs.figures.host_compute == taken.host_compute > 0

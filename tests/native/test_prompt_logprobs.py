@@ -74,7 +74,7 @@ def test_prompt_longer_than_the_rows_comes_in_chunks_of_them(
         expected = reference(loaded, request)
     monkeypatch.setattr("tgi_llama.llama.context_params.PROMPT_ROWS_BYTES", n_rows * row_bytes)
     with load() as loaded:
-        assert loaded.runner.max_outputs == loaded.plan.n_slots + n_rows
+        assert loaded.runner.max_outputs == loaded.plan.n_sequences + n_rows
         assert len(request.prompt_ids) > loaded.runner.max_outputs
         ((first, *_),) = generate(loaded, [request])
     assert_close(first.prompt_tokens, expected)
@@ -101,12 +101,12 @@ def test_prompt_logprobs_beside_streams_and_each_other_are_those_of_each_alone(
 @LAYOUTS
 def test_branches_share_prompt_logprobs(load: Load, layout: str) -> None:
     with load(kv_layout=layout, max_batch_size=2) as loaded:
-        request = a_request(loaded, prompts(1)[0])
+        request = a_request(loaded, prompts(7)[6])
         expected = reference(loaded, request)
         played = play(loaded, [[request] * 3])
     for events in played.events:
         assert_close(events[0].prompt_tokens, expected)
-    assert played.n_prefilled == len(request.prompt_ids) + 1
+    assert played.n_prefilled == len(request.prompt_ids) + 2, "each its last token"
 
 
 def test_prompt_texts_add_up_to_the_prompt(load: Load) -> None:

@@ -11,7 +11,7 @@ from tgi_llama.engine.sequence import Phase, Sequence
 
 @attrs.frozen(eq=False)
 class Chunk:
-    """The next ``n_tokens`` tokens of one sequence."""
+    """The next ``n_tokens`` known tokens of one sequence."""
 
     sequence: Sequence
     n_tokens: int
@@ -23,13 +23,13 @@ class Chunk:
     @property
     def yields_token(self) -> bool:
         """True when the step reaches the end of what is known, so that a token can be chosen."""
-        return not self.is_prefill or self.n_tokens == self.sequence.n_prompt_left
+        return self.n_tokens == self.sequence.n_left
 
     @property
     def n_outputs(self) -> int:
         """Of how many of its last tokens the logits are needed."""
         sequence = self.sequence
-        if sequence.scores is not None and self.is_prefill:
+        if sequence.scores is not None and not sequence.scores.is_complete:
             return min(sequence.scores.n_rows(sequence.n_cached + self.n_tokens), self.n_tokens)
         return int(self.yields_token)
 
@@ -40,8 +40,8 @@ class StepPlan:
     physical batch (streams layout)."""
 
     chunks: tuple[Chunk, ...]
-    n_joined: int = 0
-    """Sequences that got a slot for this step."""
+    prefill_budget: int = 0
+    """Prompt tokens that the step was allowed."""
 
     @property
     def n_tokens(self) -> int:
@@ -52,7 +52,8 @@ def build_batch(chunks: tuple[Chunk, ...]) -> tuple[Batch, list[int]]:
     """The batch of the chunks, and for each chunk the index of its last token in it."""
     tokens: list[int] = []
     for chunk in chunks:
-        tokens += chunk.sequence.pending(chunk.n_tokens)
+        start = chunk.sequence.n_cached
+        tokens += chunk.sequence.tokens[start : start + chunk.n_tokens]
     runs = tuple(_run(chunk) for chunk in chunks)
     last_rows = [end - 1 for end in itertools.accumulate(run.n_tokens for run in runs)]
     return Batch(np.array(tokens, dtype=np.int32), runs), last_rows

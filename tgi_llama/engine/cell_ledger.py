@@ -17,7 +17,7 @@ however long the server has run.
 In the streams layout every slot owns its cells: there a copy costs as many as it copies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -48,6 +48,11 @@ class CellLedger:
     def n_used(self) -> int:
         """Cells in use, each counted once."""
         return self._n_used
+
+    def n_used_by(self, slots: Iterable[SlotId]) -> int:
+        """Cells that at least one of these slots has, each counted once."""
+        owned = {id(each): each for slot in slots for each in self._segments.get(slot, ())}
+        return sum(segment.n_cells for segment in owned.values())
 
     def length(self, slot: SlotId) -> int:
         """How many cells the slot has, shared ones included."""

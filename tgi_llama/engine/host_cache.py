@@ -24,10 +24,10 @@ that everything else makes room. With a limit of 0 they are all that is ever sto
 import contextlib
 import heapq
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import attrs
 
+from tgi_llama.engine.model_runner import SavedState
 from tgi_llama.generation import TokenId
 
 TOKEN_BYTES = 40
@@ -40,13 +40,6 @@ the tables. Rounded up."""
 
 _MAX_WEIGHT = 8
 """Hits beyond one less than this do not add to an entry's weight."""
-
-
-class SavedState(Protocol):
-    """A sequence's state. Opaque but for its size, which never changes."""
-
-    @property
-    def n_bytes(self) -> int: ...
 
 
 @attrs.define(eq=False)

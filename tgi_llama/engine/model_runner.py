@@ -55,18 +55,6 @@ class SavedState:
         return self.data.nbytes
 
 
-@attrs.frozen(eq=False)
-class Checkpoint:
-    """What cannot be cut back of one slot, as it was at that length. Immutable."""
-
-    length: int
-    data: NDArray[np.uint8]
-
-    @property
-    def n_bytes(self) -> int:
-        return self.data.nbytes
-
-
 class Vocabulary(Protocol):
     """What the output side needs of a vocabulary. Immutable, so any thread may call it."""
 
@@ -124,8 +112,12 @@ class ModelRunner(Protocol):
         ...
 
     def shortest_cut(self, slot: SlotId) -> int:
-        """The least length, but for 0, to which ``truncate`` can cut the slot now, and ``copy``
-        may copy it; its own length where it cannot be cut. Decodes of any slot may raise it."""
+        """The least length, but for 0, to which ``truncate`` can cut the slot now; its own length
+        where it cannot be cut. Decodes of any slot may raise it."""
+        ...
+
+    def shortest_copy(self, slot: SlotId) -> int:
+        """The least length that ``copy`` can copy now, not less than ``shortest_cut``."""
         ...
 
     def truncate(self, slot: SlotId, length: int) -> bool:
@@ -160,17 +152,6 @@ class ModelRunner(Protocol):
 
         A slot with a sliding window can be cut less far afterwards than what was saved could.
         """
-        ...
-
-    def checkpoint(self, slot: SlotId) -> Checkpoint | None:
-        """What ``rewind`` needs to bring the slot, or a copy of it, back to its present length:
-        windows and recurrent states, nothing where ``can_cut``. Otherwise like ``save``."""
-        ...
-
-    def rewind(self, slot: SlotId, checkpoint: Checkpoint) -> bool:
-        """Cuts the slot back to the checkpoint's length. Its first positions must be those the
-        checkpoint was taken of, which nobody can check here. False when cells are missing; the slot
-        is then empty. ValueError when the slot is shorter."""
         ...
 
     def clear(self, slot: SlotId) -> None:

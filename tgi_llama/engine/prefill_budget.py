@@ -30,6 +30,7 @@ well, so the cost follows.
 
 import bisect
 from collections import deque
+from typing import Protocol
 
 import attrs
 
@@ -52,6 +53,21 @@ such steps before it can go further."""
 _FIXED_SHARE = 0.5
 """Of a chunk's cost, supposed when the next size is tried. Where nothing is fixed, such a chunk
 takes a third too long if it has 16 tokens, a fifth if it has 24, and a seventh or less beyond."""
+
+
+_ALONE_FACTOR = 6.0
+"""How many steps of one token a chunk may take where nobody decodes: small chunks read the weights
+too often, large ones hold up whoever comes next."""
+
+
+class StepBudget(Protocol):
+    """What the scheduler asks; ``PrefillBudget`` says what the methods mean."""
+
+    def n_tokens(self, n_decode: int) -> int: ...
+
+    def target_s(self, n_decode: int) -> float: ...
+
+    def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -87,12 +103,14 @@ class PrefillBudget:
     decode thread only.
 
     Without a target it is ``automatic_factor`` times what a step takes without prompts, and at
-    least ``min_target_s``.
+    least ``min_target_s``. Where nothing decodes no stream waits, but a newcomer does: there it is
+    ``alone_s``, and more for models that take long for a token.
     """
 
     _target_s: float | None
-    _min_target_s: float = attrs.field(default=0.05, kw_only=True)
+    _min_target_s: float = attrs.field(default=0.15, kw_only=True)
     _automatic_factor: float = attrs.field(default=3.0, kw_only=True)
+    _alone_s: float = attrs.field(default=0.15, kw_only=True)
     _bases: dict[int, _Recent] = attrs.field(factory=dict, init=False)
     """Seconds of steps without prompts, by the number of sequences that decoded."""
     _trusted: list[int] = attrs.field(factory=list, init=False)
@@ -115,10 +133,7 @@ class PrefillBudget:
 
     def n_tokens(self, n_decode: int) -> int:
         """The largest of CHUNK_SIZES that keeps a step with ``n_decode`` decoding sequences within
-        the target; the smallest if none does, so that prompts always get on.
-
-        Where nothing decodes nobody waits for the step, and the caller need not ask.
-        """
+        the target; the smallest if none does, so that prompts always get on."""
         target_s, base_s = self.target_s(n_decode), self._base_s(n_decode)
         n_tokens, token_s = self._largest_within(target_s - base_s)
         self._last = PrefillBudgetStatistics(
@@ -128,6 +143,8 @@ class PrefillBudget:
 
     def target_s(self, n_decode: int) -> float:
         """How long a step with ``n_decode`` decoding sequences may take."""
+        if n_decode == 0:
+            return max(self._alone_s, _ALONE_FACTOR * self._base_s(1))
         if self._target_s is not None:
             return self._target_s
         return max(self._min_target_s, self._automatic_factor * self._base_s(n_decode))

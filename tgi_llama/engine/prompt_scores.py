@@ -11,8 +11,8 @@ decode was aborted or a sibling starts over, adds those that are missing and ask
 from collections.abc import Sequence as Seq
 
 from tgi_llama.engine.model_runner import Logits, Vocabulary
-from tgi_llama.engine.sampler import likeliest, log_sum_exp
-from tgi_llama.generation import PromptToken, Token, TokenId
+from tgi_llama.engine.sampler import Scratch, likeliest, log_sum_exp
+from tgi_llama.generation import GenerationRequest, PromptToken, Token, TokenId
 from tgi_llama.text.output import OutputText
 
 
@@ -30,6 +30,18 @@ class PromptScores:
         first = prompt_ids[0]
         self._tokens = [PromptToken(first, self._text.push(first).token_text, None)]
 
+    @classmethod
+    def for_request(cls, vocabulary: Vocabulary, request: GenerationRequest) -> "PromptScores":
+        """Those that the request wants."""
+        return cls(vocabulary, request.prompt_ids, n_top_tokens=request.n_prompt_top_tokens)
+
+    def are_of(self, request: GenerationRequest) -> bool:
+        """Whether these are what the request wants too."""
+        return (
+            request.prompt_ids == self._prompt_ids
+            and request.n_prompt_top_tokens == self._n_top_tokens
+        )
+
     @property
     def tokens(self) -> tuple[PromptToken, ...]:
         """Those that are known. The first is known from the start, for there is nothing to it."""
@@ -44,10 +56,10 @@ class PromptScores:
         ``end`` that has no score, and at the end of the prompt one for the first new token."""
         return max(0, end + 1 - len(self._tokens))
 
-    def add(self, logits: Logits) -> None:
+    def add(self, logits: Logits, scratch: Scratch | None = None) -> None:
         """Scores the next token, by the row after the one before it. Not when complete."""
         token = self._prompt_ids[len(self._tokens)]
-        norm = log_sum_exp(logits)
+        norm = log_sum_exp(logits, scratch)
         top_tokens = tuple(
             Token(
                 other,
@@ -55,12 +67,12 @@ class PromptScores:
                 float(logits[other]) - norm,
                 self._vocabulary.is_control(other),
             )
-            for other in self._likeliest(logits)
+            for other in self._likeliest(logits, scratch)
         )
         text = self._text.push(token).token_text
         self._tokens.append(PromptToken(token, text, float(logits[token]) - norm, top_tokens))
 
-    def _likeliest(self, logits: Logits) -> list[TokenId]:
+    def _likeliest(self, logits: Logits, scratch: Scratch | None) -> list[TokenId]:
         if self._n_top_tokens == 0:
             return []
-        return [TokenId(int(i)) for i in likeliest(logits, self._n_top_tokens)]
+        return [TokenId(int(i)) for i in likeliest(logits, self._n_top_tokens, scratch)]

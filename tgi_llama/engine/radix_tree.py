@@ -49,6 +49,8 @@ class _Entry(Generic[H]):
     """How many were inserted before it."""
     key: Hashable
     end: "_Node[H]"
+    length: int
+    """Tokens."""
 
 
 @attrs.define(eq=False)
@@ -119,7 +121,7 @@ class RadixTree(Generic[H]):
             raise ValueError(f"{holder!r} is in the tree already")
         packed = _pack(tokens)
         root = self._roots.setdefault(key, _Node())
-        entry = _Entry(holder, self._n_inserted, key, root)
+        entry = _Entry(holder, self._n_inserted, key, root, len(tokens))
         self._n_inserted += 1
         self._entries[holder] = entry
         root.add(entry)
@@ -131,6 +133,7 @@ class RadixTree(Generic[H]):
         entry = self._entries[holder]
         packed = _pack(more_tokens)
         end = entry.end
+        entry.length += len(more_tokens)
         _grow(entry, packed)
         self._tidy(end, entry.key)
 
@@ -138,10 +141,10 @@ class RadixTree(Generic[H]):
         """Keeps the first ``length`` tokens of the holder's sequence. ValueError if it has fewer,
         KeyError if the holder is unknown."""
         entry = self._entries[holder]
-        path = _path(entry.end)
-        n_left = length * _TOKEN_BYTES
-        if not 0 <= n_left <= sum(len(node.edge) for node in path):
+        if not 0 <= length <= entry.length:
             raise ValueError(f"cannot cut the sequence of {holder!r} to {length} tokens")
+        path = _path(entry.end)
+        entry.length, n_left = length, length * _TOKEN_BYTES
         depth = 1  # the first node that it leaves, or whose edge it leaves midway
         while depth < len(path) and n_left >= len(path[depth].edge):
             n_left -= len(path[depth].edge)
@@ -160,6 +163,10 @@ class RadixTree(Generic[H]):
         path = _path(self._entries[holder].end)
         unpacked = array(_TOKEN_TYPE, b"".join(node.edge for node in path))
         return tuple(TokenId(token) for token in unpacked)
+
+    def length(self, holder: H) -> int:
+        """How many tokens the holder's sequence has, in O(1). KeyError if it is unknown."""
+        return self._entries[holder].length
 
     def matches(self, tokens: Sequence[TokenId], *, key: Hashable = None) -> Iterator[Match[H]]:
         """All holders whose sequences begin as ``tokens`` do, longest common beginning first, and
@@ -203,7 +210,10 @@ class RadixTree(Generic[H]):
                 ends.update(dict.fromkeys(node.entries.keys() - going_on, node))
                 assert all(each.key == key for each in node.entries)
         assert ends == {each: each.end for each in self._entries.values()}
-        assert all(each.holder == holder for holder, each in self._entries.items())
+        for holder, entry in self._entries.items():
+            assert entry.holder == holder
+            n_bytes = sum(len(node.edge) for node in _path(entry.end))
+            assert n_bytes == entry.length * _TOKEN_BYTES
 
 
 def _pack(tokens: Sequence[TokenId]) -> bytes:

@@ -2,58 +2,86 @@
 
 Theory of operation
 -------------------
-A submitted sequence waits in a queue (first come, first served) until a slot with room for its
-worst case is free. From then on every step serves it: a running sequence decodes one token, a new
-one has a chunk of its prompt computed. Decoding sequences always come first. What prompts may add
-to a step is bounded: up to the physical batch when nobody decodes, and ``max_prefill_tokens`` when
-somebody does, because a running stream waits for the whole step. The oldest prompt is served first.
+A submitted sequence waits in a queue (first come, first served) until ``engine/placement.py`` finds
+a slot for it. From then on every step serves it: a running sequence decodes one token, a new one
+has a chunk of its prompt computed. Decoding sequences always come first. What prompts may add to a
+step is a budget of measured milliseconds (``engine/prefill_budget.py``), because every running
+stream waits for the whole step; ``max_prefill_tokens`` caps it. Where nobody decodes, the budget is
+larger, but not without bounds: whoever comes next waits for the step too.
+
+While more prompts are about to be done than sequences decode, the latter are held back for a few
+steps: most of those who wait then wait for the prompts, and a decode costs nearly the same for one
+sequence as for many. So a burst of requests soon decodes together, and nearly as fast as if all
+prompts had come in one batch; but the first are answered long before the last.
+
+Among prompts, the one with the fewest tokens left goes first, so that short ones pass long ones.
+Every ``_TURNS``-th turn belongs to the one that has been running longest, so that none starves: a
+prompt of n chunks is done after ``_TURNS + _MOST_HELD`` times n steps with prompts at most. A
+prompt that others wait for counts as what is left to the nearest of them. Turns are not split: in
+the streams layout each part of another length costs a physical batch of its own.
 
 A prompt whose logprobs are wanted needs a row of logits per token, and the runner has rows for
-every slot and some more. Such prompts come in chunks that leave everybody else a row.
-
-Siblings (``sequence.Family``) have one prompt, and the one that gets a slot first computes it.
-Those that get a slot meanwhile wait in FORKING, without a share of the step. When a sibling ends
-while others are queued, its slot and the prompt in it go straight to the next one; nobody is passed
-over, since siblings stand together and so that one is the head of the queue. Here the books of that
-are kept; ``engine/family.py`` moves the cells.
+every sequence and some more. Such prompts come in chunks that leave everybody else a row.
 
 A sequence that ends gives slot and cells back before the next step is planned, so a waiting request
 joins at the very next step (continuous batching).
 """
 
-from collections import deque
+import itertools
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import attrs
 
 from tgi_llama.engine.batch import Chunk, StepPlan
-from tgi_llama.engine.kv_cache import SlotPool
-from tgi_llama.engine.sequence import Family, Phase, Sequence
+from tgi_llama.engine.model_runner import SlotId
+from tgi_llama.engine.prefill_budget import StepBudget
+from tgi_llama.engine.sequence import Phase, Sequence, age
 from tgi_llama.generation import RequestId, TokenId
+
+_TURNS = 4
+"""Every so many turns one belongs to the prompt that has been running longest."""
+
+_FEWEST_TOKENS = 8
+"""Less of a budget that is left after one prompt is not worth a chunk of another, nor is less than
+half of it, unless that finishes the other: in the streams layout each part of another length is a
+physical batch of its own."""
+
+_SMALL_REST = 0.25
+"""A rest of a prompt beyond the budget, but at most this share of it, is computed as well: a step
+of its own would cost more."""
+
+_MOST_HELD = 8
+"""After so many steps without them, sequences that decode have their turn."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class Scheduler:
     """Owns every sequence that has not finished. Decode thread only."""
 
-    slots: SlotPool
+    budget: StepBudget
     max_batch_tokens: int
-    """Most tokens in a step; at least the number of slots."""
+    """Most tokens in a step; at least the number of sequences that may run."""
     max_prefill_tokens: int
     """Most prompt tokens in a step in which other sequences decode."""
     max_outputs: int
-    """Most rows of logits in a step; more than the number of slots."""
-    _queue: deque[Sequence] = attrs.field(factory=deque, init=False)
+    """Most rows of logits in a step; more than the number of sequences that may run."""
+    _queue: OrderedDict[RequestId, Sequence] = attrs.field(factory=OrderedDict, init=False)
+    """Oldest first. Clients that leave may be many at once, and are found by their ids; the first
+    of a plain dict from which many have been taken would have to be searched for."""
     _running: dict[RequestId, Sequence] = attrs.field(factory=dict, init=False)
     """In order of admission."""
-    _n_joined: int = attrs.field(default=0, init=False)
-    """Sequences that left the queue for a slot since the last plan."""
-
-    def __attrs_post_init__(self) -> None:
-        if self.max_batch_tokens < self.slots.plan.n_slots:
-            raise ValueError("a step must have room for one token of every slot")
-        if self.max_outputs <= self.slots.plan.n_slots:
-            raise ValueError("a step must have room for one output of every slot and one more")
+    _n_turns: int = attrs.field(default=0, init=False)
+    """Steps with prompts since the one that has been running longest had its turn; the last plan is
+    one of them."""
+    _is_longest_turn: bool = attrs.field(default=False, init=False)
+    """Whether the last plan with prompts gives that one its turn."""
+    _n_held: int = attrs.field(default=0, init=False)
+    """Steps in a row before the last plan in which sequences that decode were held back."""
+    _is_holding: bool = attrs.field(default=False, init=False)
+    """Whether the last plan does that."""
+    _steady: StepPlan | None = attrs.field(default=None, init=False)
+    """The plan of every step in which nobody comes, goes or computes a prompt: most steps."""
 
     @property
     def n_queued(self) -> int:
@@ -64,174 +92,206 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def has_news(self) -> bool:
+        """Whether the last plan is out of date: somebody came, went, or has a prompt to compute."""
+        return self._steady is None
+
+    @property
+    def n_reserved_cells(self) -> int:
+        """Cells that the running sequences may come to need."""
+        return sum(sequence.n_cells_needed for sequence in self._running.values())
+
+    @property
     def is_idle(self) -> bool:
         return not self._queue and not self._running
+
+    @property
+    def head(self) -> Sequence | None:
+        """Whose turn it is to get a slot."""
+        return next(iter(self._queue.values()), None)
+
+    def running(self) -> tuple[Sequence, ...]:
+        """Those with a slot, in order of admission."""
+        return tuple(self._running.values())
 
     def sequences(self) -> Iterator[Sequence]:
         """All unfinished sequences, running ones first."""
         yield from self._running.values()
-        yield from self._queue
+        yield from self._queue.values()
 
     def submit(self, sequence: Sequence) -> None:
-        """Appends to the queue. ValueError when it could never get a slot."""
-        if sequence.n_cells_needed > self.slots.plan.cells_per_slot:
-            raise ValueError(
-                f"the request needs {sequence.n_cells_needed} cells, "
-                f"a slot has {self.slots.plan.cells_per_slot}"
-            )
-        self._queue.append(sequence)
-        if sequence.family is not None:
-            sequence.family.members.append(sequence)
+        """Appends to the queue."""
+        self._steady = None
+        self._queue[sequence.request_id] = sequence
 
     def find(self, request_id: RequestId) -> Sequence | None:
         """The unfinished sequence of that request."""
-        running = self._running.get(request_id)
-        if running is not None:
-            return running
-        return next((s for s in self._queue if s.request_id == request_id), None)
+        return self._running.get(request_id) or self._queue.get(request_id)
 
-    def admit(self) -> list[Sequence]:
-        """Gives slots to the head of the queue, as many as fit. Returns who got one."""
-        joined: list[Sequence] = []
-        while self._queue:
-            slot = self.slots.reserve(self._queue[0].n_cells_needed)
-            if slot is None:
-                break
-            sequence = self._queue.popleft()
-            sequence.slot = slot
-            sequence.phase = self._first_phase(sequence)
-            self._running[sequence.request_id] = sequence
-            joined.append(sequence)
-        self._n_joined += len(joined)
-        return joined
+    def start(self, sequence: Sequence, slot: SlotId) -> None:
+        """Gives the head of the queue its slot."""
+        self._steady = None
+        _, head = self._queue.popitem(last=False)
+        assert head is sequence
+        sequence.slot = slot
+        sequence.phase = Phase.PREFILL
+        self._running[sequence.request_id] = sequence
 
-    def schedule(self) -> StepPlan:
-        """Plans the next step. An empty plan means: nothing to do."""
+    def requeue(self, sequence: Sequence) -> None:
+        """Takes the slot from a running sequence, which goes on as soon as it gets another: before
+        all that came after it."""
+        self._steady = None
+        del self._running[sequence.request_id]
+        sequence.slot = None
+        sequence.phase = Phase.QUEUED
+        self._queue[sequence.request_id] = sequence
+        older = itertools.takewhile(lambda each: age(each) < age(sequence), self._queue.values())
+        for each in (sequence, *reversed(list(older))):
+            self._queue.move_to_end(each.request_id, last=False)
+
+    def finish(self, sequence: Sequence) -> None:
+        """Forgets the sequence."""
+        self._steady = None
+        if sequence.phase is Phase.QUEUED:
+            del self._queue[sequence.request_id]
+        else:
+            del self._running[sequence.request_id]
+        sequence.slot = None
+        sequence.phase = Phase.FINISHED
+
+    def schedule(self, *, again: bool = False) -> StepPlan:
+        """Plans the next step. An empty plan means: nothing to do. ``again``: instead of the plan
+        before, which was not carried out and so was nobody's turn."""
+        if self._steady is not None:
+            return self._steady
         decoding = [s for s in self._running.values() if s.phase is Phase.DECODE]
-        chunks = [Chunk(sequence, 1) for sequence in decoding]
-        budget = self.max_batch_tokens - len(decoding)
-        if decoding:
-            budget = min(budget, self.max_prefill_tokens)
-        n_spare_rows = self.max_outputs - len(self._running)
-        for sequence in self._running.values():
-            if sequence.phase is Phase.PREFILL and budget > 0:
-                n_tokens = min(sequence.n_prompt_left, budget)
-                if sequence.scores is not None:
-                    n_missing = sequence.scores.n_rows(sequence.n_cached + n_tokens)
-                    n_tokens -= max(0, n_missing - 1 - n_spare_rows)
-                chunk = Chunk(sequence, n_tokens)
-                chunks.append(chunk)
-                budget -= n_tokens
-                n_spare_rows -= max(0, chunk.n_outputs - 1)
+        prefilling = [s for s in self._running.values() if s.phase is Phase.PREFILL]
+        if not again:
+            self._n_held = self._n_held + 1 if self._is_holding else 0
+        urgent = self._urgent(prefilling, decoding)
+        self._is_holding = bool(urgent)
+        served = [] if urgent else decoding
+        chunks = [Chunk(sequence, 1) for sequence in served]
+        budget = 0
+        if prefilling:
+            room = self.max_batch_tokens - len(served)
+            if decoding:
+                room = min(room, self.max_prefill_tokens)
+            budget = min(room, self.budget.n_tokens(len(served)))
+            if not again:
+                self._n_turns = 1 if self._is_longest_turn else self._n_turns + 1
+            self._is_longest_turn = self._n_turns >= _TURNS and not urgent
+            turns = sorted(urgent or prefilling, key=self._n_to_go)
+            if self._is_longest_turn:
+                turns.remove(prefilling[0])  # they are in the order of admission
+                turns.insert(0, prefilling[0])
+            chunks += self._prefill_chunks(turns, budget, room)
         chunks.sort(key=_slot)
-        n_joined, self._n_joined = self._n_joined, 0
-        return StepPlan(tuple(chunks), n_joined=n_joined)
+        plan = StepPlan(tuple(chunks), prefill_budget=budget)
+        if len(decoding) == len(self._running) and not self._queue:
+            self._steady = plan
+        return plan
+
+    def start_over(self, sequence: Sequence) -> None:
+        """The sequence has lost its cells, and computes its tokens again."""
+        self._steady = None
+        sequence.n_cached = 0
+        if sequence.phase is Phase.DECODE:
+            sequence.phase = Phase.PREFILL
+
+    def move(self, sequence: Sequence, slot: SlotId) -> None:
+        """The sequence goes on in another slot."""
+        self._steady = None
+        sequence.slot = slot
 
     def advance(self, chunk: Chunk) -> None:
         """Notes that the chunk's tokens have cells now."""
         sequence = chunk.sequence
         sequence.n_cached += chunk.n_tokens
-        if sequence.phase is Phase.PREFILL and sequence.n_prompt_left == 0:
+        if sequence.n_left == 0:
             sequence.phase = Phase.DECODE
 
     def append(self, sequence: Sequence, token: TokenId) -> None:
         """Notes the token chosen for a sequence; the next step decodes it."""
         assert sequence.phase is Phase.DECODE
-        sequence.last_token = token
-        sequence.n_generated += 1
-
-    def finish(self, sequence: Sequence) -> None:
-        """Forgets the sequence and frees its slot for the next plan."""
-        if sequence.slot is None:
-            self._queue.remove(sequence)
-        else:
-            del self._running[sequence.request_id]
-            self.slots.release(sequence.slot)
-        self._forget(sequence)
-
-    def successor(self, sequence: Sequence) -> Sequence | None:
-        """The sibling that can use the prompt's cells in the sequence's slot, when it ends."""
-        family = sequence.family
-        if family is None or sequence.phase not in (Phase.PREFILL, Phase.DECODE):
-            return None
-        if sequence.phase is Phase.PREFILL:
-            waiting = family.first(Phase.FORKING)
-            if waiting is not None:
-                return waiting
-        return family.first(Phase.QUEUED)
-
-    def replace(self, sequence: Sequence, successor: Sequence, *, n_cached: int) -> None:
-        """Forgets the sequence and gives its slot, with that many cells of the prompt in it, to its
-        successor. What the siblings reserve is equal."""
-        slot = sequence.slot
-        del self._running[sequence.request_id]
-        if successor.slot is None:
-            head = self._queue.popleft()
-            assert head is successor, "siblings stand together"
-            self._running[successor.request_id] = successor
-            self._n_joined += 1
-        else:
-            self.slots.release(successor.slot)
-        successor.slot = slot
-        successor.phase = Phase.PREFILL
-        successor.n_cached = n_cached
-        self._forget(sequence)
-
-    def promote(self, family: Family) -> None:
-        """Lets a sibling that waits for the prompt compute it, if nobody else does any more."""
-        waiting = family.first(Phase.FORKING)
-        if waiting is not None and family.first(Phase.PREFILL) is None:
-            waiting.phase = Phase.PREFILL
+        sequence.tokens.append(token)
 
     def check_invariants(self) -> None:
         """Raises AssertionError when the books do not balance. For tests."""
-        self.slots.check_invariants()
-        assert self.slots.n_busy == len(self._running)
-        owners = [s.slot for s in self._running.values()]
-        assert None not in owners
-        assert len(set(owners)) == len(owners), "a slot has two owners"
+        slots = [sequence.slot for sequence in self._running.values()]
+        assert None not in slots
+        assert len(set(slots)) == len(slots), "a slot has two owners"
         for sequence in self._running.values():
-            assert sequence.phase in (Phase.FORKING, Phase.PREFILL, Phase.DECODE)
-            assert sequence.n_cached <= sequence.n_cells_needed
-            if sequence.phase is Phase.PREFILL:
-                assert sequence.n_cached < sequence.n_prompt
-            if sequence.phase is Phase.FORKING:
+            assert sequence.phase in (Phase.WAITING, Phase.PREFILL, Phase.DECODE)
+            assert 0 <= sequence.n_cached <= sequence.n_cells_needed
+            if sequence.phase is Phase.DECODE:
+                assert sequence.n_left == 1
+                assert sequence.n_generated > 0
+            if sequence.phase is Phase.WAITING:
                 assert sequence.n_cached == 0
-                assert sequence.family is not None
-                assert sequence.family.first(Phase.PREFILL) is not None, (
-                    "nobody computes the prompt"
-                )
-        for sequence in self._queue:
+                assert sequence.leader is not None
+            else:
+                assert sequence.leader is None
+                assert sequence.n_left > 0
+        assert not self._queue.keys() & self._running.keys()
+        for request_id, sequence in self._queue.items():
+            assert sequence.request_id == request_id
             assert sequence.phase is Phase.QUEUED
             assert sequence.slot is None
-        for sequence in self.sequences():
-            if sequence.family is not None:
-                _check_family(sequence, sequence.family)
+            assert sequence.leader is None
 
-    def _first_phase(self, sequence: Sequence) -> Phase:
-        """The phase in which a sequence starts that gets a slot."""
-        family = sequence.family
-        if (
-            family is not None
-            and family.first(Phase.PREFILL) is not None
-            and self.slots.plan.is_worth_copying(sequence.n_prompt)
-        ):
-            return Phase.FORKING
-        return Phase.PREFILL
+    def _urgent(self, prefilling: list[Sequence], decoding: list[Sequence]) -> list[Sequence]:
+        """The prompts that a step can finish, if more of them wait than sequences decode, so that
+        the step is theirs alone; else none."""
+        if not prefilling or not decoding or self._n_held >= _MOST_HELD:
+            return []
+        room = min(self.max_batch_tokens, self.max_prefill_tokens)
+        most = min(room, int(self.budget.n_tokens(0) * (1 + _SMALL_REST)))
+        short = [sequence for sequence in prefilling if sequence.n_left <= most]
+        return short if len(short) > len(decoding) else []
 
-    def _forget(self, sequence: Sequence) -> None:
-        sequence.slot = None
-        sequence.phase = Phase.FINISHED
-        if sequence.family is not None:
-            sequence.family.members.remove(sequence)
+    def _prefill_chunks(self, turns: list[Sequence], budget: int, room: int) -> list[Chunk]:
+        """The prompts' parts of a step: ``budget`` tokens, and never more than ``room``."""
+        n_spare_rows = self.max_outputs - len(self._running)
+        chunks: list[Chunk] = []
+        least = max(_FEWEST_TOKENS, budget // 2)
+        for sequence in turns:
+            if chunks and min(budget, room) < min(least, sequence.n_left):
+                break
+            chunk = self._chunk(sequence, budget, room=room, n_spare_rows=n_spare_rows)
+            chunks.append(chunk)
+            budget -= chunk.n_tokens
+            room -= chunk.n_tokens
+            n_spare_rows -= max(0, chunk.n_outputs - 1)
+        return chunks
 
+    def _chunk(self, sequence: Sequence, budget: int, *, room: int, n_spare_rows: int) -> Chunk:
+        n_tokens = min(sequence.n_left, max(budget, 1))
+        if n_tokens < sequence.n_left <= min(room, int(budget * (1 + _SMALL_REST))):
+            n_tokens = sequence.n_left
+        stop = self._next_stop(sequence)
+        if stop is not None:
+            n_tokens = min(n_tokens, stop - sequence.n_cached)
+        if sequence.scores is not None and not sequence.scores.is_complete:
+            n_missing = sequence.scores.n_rows(sequence.n_cached + n_tokens)
+            n_tokens -= max(0, n_missing - 1 - n_spare_rows)
+        return Chunk(sequence, n_tokens)
 
-def _check_family(sequence: Sequence, family: Family) -> None:
-    assert sequence in family.members
-    for sibling in family.members:
-        assert sibling.family is family
-        assert sibling.n_cells_needed == sequence.n_cells_needed
-        assert sibling.scores is sequence.scores
+    def _next_stop(self, sequence: Sequence) -> int | None:
+        """Where the next chunk has to end at the latest. Only memory that cannot be cut needs it:
+        what is to be saved or copied must be there exactly."""
+        if not sequence.checkpoints:
+            return None
+        stops = [*sequence.checkpoints, *(each.join_at for each in self._followers(sequence))]
+        return min((stop for stop in stops if stop > sequence.n_cached), default=None)
+
+    def _followers(self, sequence: Sequence) -> Iterator[Sequence]:
+        return (each for each in self._running.values() if each.leader is sequence)
+
+    def _n_to_go(self, sequence: Sequence) -> int:
+        """Tokens until somebody can go on: those who wait, or the sequence itself."""
+        joins = (each.join_at - sequence.n_cached for each in self._followers(sequence))
+        return min(joins, default=sequence.n_left)
 
 
 def _slot(chunk: Chunk) -> int:

@@ -4,6 +4,7 @@ import enum
 
 import attrs
 
+from tgi_llama.engine.host_cache import HostEntry
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.prompt_scores import PromptScores
 from tgi_llama.engine.sampler import Sampler
@@ -12,32 +13,19 @@ from tgi_llama.text.output import OutputText
 
 
 class Phase(enum.Enum):
-    """Where a sequence stands. It only ever moves downwards through this list, and may go to
-    FINISHED from each."""
+    """Where a sequence stands. It moves downwards through this list, back to QUEUED when it has to
+    give up its cells for others, and to FINISHED from anywhere."""
 
     QUEUED = enum.auto()
-    """No slot yet."""
-    FORKING = enum.auto()
-    """Has an empty slot; a sibling computes the prompt that both have."""
+    """No slot."""
+    WAITING = enum.auto()
+    """Has an empty slot; another sequence computes what both begin with."""
     PREFILL = enum.auto()
-    """Has a slot; some of its prompt is not computed yet."""
+    """Has a slot; some of its known tokens have no cells yet."""
     DECODE = enum.auto()
     """One token per step."""
     FINISHED = enum.auto()
     """Its terminal event is made; owns nothing."""
-
-
-@attrs.define(eq=False)
-class Family:
-    """Sequences that were submitted together and differ in their samplers only, so that what one of
-    them computes of the prompt is good for all. They need the same number of cells."""
-
-    members: "list[Sequence]" = attrs.field(factory=list)
-    """The unfinished ones, in the order in which they were submitted."""
-
-    def first(self, phase: Phase) -> "Sequence | None":
-        """The first member in that phase."""
-        return next((member for member in self.members if member.phase is phase), None)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -48,25 +36,50 @@ class Sequence:
     request: GenerationRequest
     sampler: Sampler
     text: OutputText
-    family: Family | None = None
-    """None for a sequence that was submitted alone."""
     scores: PromptScores | None = None
-    """Where prompt logprobs are wanted; siblings share them."""
+    """Where prompt logprobs are wanted; branches of one prompt share them."""
     submitted: float
     """Seconds on ``time.perf_counter``'s clock, like the two below."""
     started: float = 0.0
     first_token: float = 0.0
+    was_preempted: bool = False
+    """Whether it ever had to leave its slot."""
+    has_joined: bool = False
+    """Whether it has ever had a slot."""
     phase: Phase = Phase.QUEUED
     slot: SlotId | None = None
+    tokens: list[TokenId] = attrs.field(init=False)
+    """The prompt and what was generated; the last ones may have no cells yet."""
     n_cached: int = 0
-    """Tokens whose cells are computed."""
-    n_generated: int = 0
-    last_token: TokenId | None = None
-    """Chosen, but not decoded yet."""
+    """Tokens whose cells are computed: the first ones."""
+    n_reused: int = 0
+    """Prompt tokens whose cells came from elsewhere when the sequence got its first slot."""
+    checkpoints: tuple[int, ...] = ()
+    """Ascending positions at which a chunk of the prompt has to end, because the cells are saved
+    there; only where the model's memory cannot be cut afterwards."""
+    leader: "Sequence | None" = None
+    """While WAITING: who computes the common beginning."""
+    join_at: int = 0
+    """While WAITING: how many of the leader's cells to wait for."""
+    saved: HostEntry | None = None
+    """While QUEUED: the cells it had before others needed their place."""
+
+    def __attrs_post_init__(self) -> None:
+        self.tokens = list(self.request.prompt_ids)
 
     @property
     def n_prompt(self) -> int:
         return len(self.request.prompt_ids)
+
+    @property
+    def n_generated(self) -> int:
+        return len(self.tokens) - len(self.request.prompt_ids)
+
+    @property
+    def n_left(self) -> int:
+        """Known tokens without cells. At least one while the sequence runs: a token can only be
+        chosen after the one before has been computed."""
+        return len(self.tokens) - self.n_cached
 
     @property
     def n_cells_needed(self) -> int:
@@ -74,13 +87,12 @@ class Sequence:
         return self.n_prompt + self.request.stopping.max_new_tokens - 1
 
     @property
-    def n_prompt_left(self) -> int:
-        return self.n_prompt - self.n_cached
+    def n_reusable(self) -> int:
+        """The most cells that may come from elsewhere: one token must be computed for its row of
+        logits."""
+        return len(self.tokens) - 1
 
-    def pending(self, n_tokens: int) -> tuple[TokenId, ...]:
-        """The next ``n_tokens`` tokens to decode."""
-        if self.phase is Phase.PREFILL:
-            return self.request.prompt_ids[self.n_cached : self.n_cached + n_tokens]
-        assert n_tokens == 1
-        assert self.last_token is not None
-        return (self.last_token,)
+
+def age(sequence: Sequence) -> tuple[float, int]:
+    """Newer sequences have the larger one."""
+    return sequence.submitted, sequence.request_id

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgi_llama.engine.kv_cache import KvPlan
-from tgi_llama.engine.model_runner import Checkpoint, SavedState, SlotId
+from tgi_llama.engine.model_runner import SavedState, SlotId
 from tgi_llama.errors import StartError
 
 _WHOLE = 0
@@ -62,6 +62,9 @@ class MemoryKind:
     when the sequences are past it, so the window's memory must be as large as the rest."""
     copies_are_notes: bool
     """Whether ``seq_cp`` only notes another owner."""
+    loses_window: bool
+    """Whether llama.cpp throws out cells of the sliding window that it still needs, where a batch
+    takes several physical ones (docs/design.md, Traps)."""
 
 
 def memory_kind(
@@ -71,13 +74,15 @@ def memory_kind(
     layout); None where llama.cpp has made no such memory beside one of all positions."""
     n_window = native.llama_model_n_swa(model)
     is_recurrent = bool(native.llama_model_is_recurrent(model))
+    is_hybrid = bool(native.llama_model_is_hybrid(model))
     is_known = n_window == 0 or n_window_cells is not None
     return MemoryKind(
         is_recurrent=is_recurrent,
-        is_hybrid=bool(native.llama_model_is_hybrid(model)),
+        is_hybrid=is_hybrid,
         n_window=n_window if n_window < plan.cells_per_slot else 0,
         shares_window=n_window_cells is not None and n_window_cells >= plan.n_cells,
         copies_are_notes=is_recurrent or (plan.unified and is_known),
+        loses_window=is_hybrid and plan.unified and 0 < n_window < plan.cells_per_slot,
     )
 
 
@@ -93,7 +98,7 @@ class CellState:
             raise StartError("this model has no KV memory, so it cannot generate text")
         self._context = context
         self._memory = memory
-        self._kind = kind
+        self.kind = kind
         self._lengths = [0] * plan.n_slots
         self._can_be_cut = False
         self._copies_are_notes = kind.copies_are_notes
@@ -101,14 +106,14 @@ class CellState:
     @property
     def can_cut(self) -> bool:
         """See ``ModelRunner.can_cut``."""
-        return self._can_be_cut and self._kind.n_window == 0
+        return self._can_be_cut and self.kind.n_window == 0
 
     def try_cut(self, slot: SlotId) -> None:
         """Finds out whether this memory can be cut, on a slot with two positions. It is empty
         afterwards."""
         cut = native.llama_memory_seq_rm(self._memory, slot, 1, -1)
         self._can_be_cut = cut and native.llama_memory_seq_pos_max(self._memory, slot) == 0
-        if not (self._can_be_cut or self._kind.is_recurrent or self._kind.is_hybrid):
+        if not (self._can_be_cut or self.kind.is_recurrent or self.kind.is_hybrid):
             # A kind of its own (DeepSeek 4's compressed cells, say): only states are safe.
             self._copies_are_notes = False
         self.clear(slot)
@@ -147,9 +152,16 @@ class CellState:
         if not self._can_be_cut:
             return length
         first = 0
-        if self._kind.n_window > 0:
+        if self.kind.n_window > 0:
             first = native.llama_memory_seq_pos_min(self._memory, slot)
-        return min(length, first + self._kind.n_window if first > 0 else 1)
+        return min(length, first + self.kind.n_window if first > 0 else 1)
+
+    def shortest_copy(self, slot: SlotId) -> int:
+        """See ``ModelRunner.shortest_copy``."""
+        length = self._lengths[self._checked(slot)]
+        if not self._copies_are_notes and 0 < self.kind.n_window < length:
+            return length  # a state holds the window at the end only
+        return self.shortest_cut(slot)
 
     def truncate(self, slot: SlotId, length: int) -> bool:
         """See ``ModelRunner.truncate``."""
@@ -183,12 +195,10 @@ class CellState:
             raise ValueError(f"slot {target} cannot take a copy of slot {source}: it is not empty")
         if not 0 < length <= present:
             raise ValueError(f"slot {source} has {present} positions, not {length}")
-        if length < self.shortest_cut(source):
+        if length < self.shortest_copy(source):
             return False
         if self._copies_are_notes:
             return self._note(source, target, length)
-        if length < present and 0 < self._kind.n_window < present:
-            return False  # a state holds the window at the end only
         try:
             data = self._read(source, _WHOLE, _scratch)
         except MemoryError:
@@ -205,7 +215,7 @@ class CellState:
         end = -1 if length == self._lengths[source] else length
         native.llama_memory_seq_cp(self._memory, source, target, -1, end)
         self._lengths[target] = length
-        if self._kind.n_window == 0 or self._kind.shares_window:
+        if self.kind.n_window == 0 or self.kind.shares_window:
             return True
         try:
             window = self._read(target, _PARTIAL, _scratch)
@@ -230,30 +240,6 @@ class CellState:
         if self._lengths[self._checked(slot)] != 0:
             raise ValueError(f"nothing can be restored into slot {slot}: it is not empty")
         return self._write(slot, state.data, _WHOLE, length=state.length)
-
-    def checkpoint(self, slot: SlotId) -> Checkpoint | None:
-        """See ``ModelRunner.checkpoint``."""
-        length = self._lengths[self._used(slot)]
-        if self.can_cut:
-            return Checkpoint(length, np.empty(0, np.uint8))
-        data = self._read(slot, _PARTIAL, _kept)
-        return None if data is None else Checkpoint(length, data)
-
-    def rewind(self, slot: SlotId, checkpoint: Checkpoint) -> bool:
-        """See ``ModelRunner.rewind``."""
-        length = checkpoint.length
-        present = self._lengths[self._checked(slot)]
-        if length > present:
-            raise ValueError(f"slot {slot} has {present} positions, not {length}")
-        if self.truncate(slot, length):
-            return True
-        # First what cannot be cut: with that at its end, the rest lets itself be cut.
-        if not self._write(slot, checkpoint.data, _PARTIAL, length=length):
-            return False
-        if not native.llama_memory_seq_rm(self._memory, slot, length, -1):
-            self.clear(slot)
-            return False
-        return True
 
     def _read(self, slot: SlotId, flags: int, allocate: Callable[[int], Memory]) -> Memory | None:
         """MemoryError when there is no room for it."""

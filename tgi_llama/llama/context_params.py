@@ -62,7 +62,7 @@ class ContextFacts:
 
 def context_params(config: Config, plan: KvPlan, *, n_vocab: int) -> native.llama_context_params:
     """llama.cpp's context parameters for our options."""
-    physical = max(config.max_physical_batch_total_tokens, plan.n_slots)
+    physical = max(config.max_physical_batch_total_tokens, plan.n_sequences)
     params: native.llama_context_params = native.llama_context_default_params()
     params.n_ctx = plan.n_cells
     params.n_seq_max = plan.n_slots
@@ -73,7 +73,7 @@ def context_params(config: Config, plan: KvPlan, *, n_vocab: int) -> native.llam
     # token, costs a vocabulary row of compute buffer per token: 300 MB at 512 tokens and 152k
     # entries.
     n_prompt_rows = PROMPT_ROWS_BYTES // (np.dtype(np.float32).itemsize * n_vocab)
-    params.n_outputs_max = plan.n_slots + max(1, min(n_prompt_rows, params.n_ubatch))
+    params.n_outputs_max = plan.n_sequences + max(1, min(n_prompt_rows, params.n_ubatch))
     params.n_threads = config.n_threads
     params.n_threads_batch = config.n_threads_batch
     params.flash_attn_type = (

@@ -31,6 +31,12 @@ LOWER_CONTEXT = (
 )
 """The options that the size of the context follows from."""
 
+_CACHE_SHARE = 4
+"""The host cache gets this part of what is available, if nothing else was asked for."""
+
+_MAX_CACHE = 8 * 2**30
+"""Bytes. Of that default only: whoever wants more should have decided so."""
+
 _TABLE_BYTES = 52
 """Host memory that llama.cpp keeps for each cell beside its keys and values: position, owners. It
 takes them for real also when it only measures. (67 million cells: 3.3 GiB.)"""
@@ -48,8 +54,8 @@ class MemoryNeeds:
     """The most rows of logits that a step may ask for."""
     tables: int
     """What llama.cpp notes of the cells."""
-    cache: int
-    """The host cache's limit."""
+    cache: int | None
+    """The host cache's limit, where one was asked for."""
     figures: MemoryFigures
 
     @property
@@ -71,6 +77,13 @@ class MemoryNeeds:
         weights = self.weights - self._host_weights
         cells = self.figures.cells + self.figures.states - self._host_cells
         return weights + cells + self.figures.gpu_compute
+
+    def cache_limit(self, room: "Room") -> int:
+        """The host cache's limit: as asked for, else a share of what is available, but no more than
+        all the rest leaves of it."""
+        if self.cache is not None:
+            return self.cache
+        return max(0, min(_default_cache(room), room.host - self.host))
 
     @property
     def _host_weights(self) -> int:
@@ -96,9 +109,9 @@ class Room:
     """Free memory of all GPUs together."""
 
 
-def check_memory(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> None:
-    """Says what the model will need, before it is loaded; see ``announce_needs``. After
-    ``start_backend``, on the thread that loads."""
+def check_memory(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> int:
+    """Says what the model will need, before it is loaded; see ``announce_needs``. Returns the host
+    cache's limit in bytes. After ``start_backend``, on the thread that loads."""
     n_at_most = most_bytes()
     if plan.n_cells * _TABLE_BYTES > n_at_most:  # measuring alone would exhaust it
         raise StartError(
@@ -106,8 +119,20 @@ def check_memory(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> No
             f" Lower {LOWER_CONTEXT}"
         )
     needs = measure_needs(path, config, plan, log)
-    if needs is not None:
-        announce_needs(needs, measure_room(), plan)
+    room = measure_room()
+    if needs is None:
+        asked = _asked_cache(config)
+        return _default_cache(room) if asked is None else asked
+    announce_needs(needs, room, plan)
+    return needs.cache_limit(room)
+
+
+def _asked_cache(config: Config) -> int | None:
+    return config.cache_ram if config.prefix_cache else 0
+
+
+def _default_cache(room: Room) -> int:
+    return min(room.host // _CACHE_SHARE, _MAX_CACHE)
 
 
 def measure_needs(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> MemoryNeeds | None:
@@ -147,7 +172,7 @@ def _measure(
         is_mapped=config.use_mmap and not config.use_mlock,
         output=params.n_outputs_max * n_vocab * 4,
         tables=plan.n_cells * _TABLE_BYTES,
-        cache=config.cache_ram,
+        cache=_asked_cache(config),
         figures=read_figures(lines),
     )
 
@@ -180,7 +205,7 @@ def announce_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> None:
             "memory may run out: about %s are needed and %s are available. Lower %s",
             *(_size(needs.host), _size(room.host), LOWER_CONTEXT),
         )
-    elif needs.host + needs.cache > room.host:
+    elif needs.host + needs.cache_limit(room) > room.host:
         _log.warning(
             "memory may run out when the host cache fills up: lower --cache-ram to %s",
             f"{(room.host - needs.host) // 2**20}MiB",
@@ -194,7 +219,9 @@ def announce_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> None:
 
 def describe_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> str:
     """One line for the log."""
-    text = f"memory needed: {_parts(needs, plan)}, host cache up to {_size(needs.cache)}"
+    text = (
+        f"memory needed: {_parts(needs, plan)}, host cache up to {_size(needs.cache_limit(room))}"
+    )
     gpu = ""
     if needs.figures.gpu_layers:
         gpu = f"; about {_size(needs.gpu)} of it on GPUs, where {_size(room.gpu)} are free"

@@ -9,7 +9,7 @@ import llama_cpp.llama_cpp as native
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan
-from tgi_llama.engine.model_runner import Batch, Checkpoint, Logits, SavedState, SlotId
+from tgi_llama.engine.model_runner import Batch, Logits, SavedState, SlotId
 from tgi_llama.errors import StartError
 from tgi_llama.generation import ModelDescription
 from tgi_llama.llama.backend import NativeLog, uses_numa
@@ -57,6 +57,9 @@ class LlamaRunner:
     def shortest_cut(self, slot: SlotId) -> int:
         return self._context.cells.shortest_cut(slot)
 
+    def shortest_copy(self, slot: SlotId) -> int:
+        return self._context.cells.shortest_copy(slot)
+
     def truncate(self, slot: SlotId, length: int) -> bool:
         return self._context.cells.truncate(slot, length)
 
@@ -74,12 +77,6 @@ class LlamaRunner:
 
     def restore(self, slot: SlotId, state: SavedState) -> bool:
         return self._context.cells.restore(slot, state)
-
-    def checkpoint(self, slot: SlotId) -> Checkpoint | None:
-        return self._context.cells.checkpoint(slot)
-
-    def rewind(self, slot: SlotId, checkpoint: Checkpoint) -> bool:
-        return self._context.cells.rewind(slot, checkpoint)
 
     def abort(self) -> None:
         """``Context.abort``. Any thread."""
@@ -99,6 +96,11 @@ def open_runner(
         with log.captured() as lines:
             context = stack.enter_context(_make_context(model, config, plan, log))
         log_reserved(lines)
+        if context.cells.kind.loses_window:
+            _log.warning(
+                "llama.cpp computes this model's sliding windows inexactly in the unified layout;"
+                " --kv-layout streams is exact"
+            )
         _warm_up(context)
         yield LlamaRunner(description=_describe(model, context, config), context=context)
 
@@ -114,7 +116,7 @@ def _make_context(model: Model, config: Config, plan: KvPlan, log: NativeLog) ->
 
 def _warm_up(context: Context) -> None:
     limits = Limits(
-        n_slots=context.plan.n_slots,
+        n_slots=context.plan.n_sequences,
         cells_per_slot=context.plan.cells_per_slot,
         max_batch_tokens=context.facts.max_batch_tokens,
         max_outputs=context.max_outputs,

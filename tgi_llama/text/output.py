@@ -1,9 +1,7 @@
 """The text side of one generation: tokens in, what a client may see out. Decode thread only."""
 
 from collections.abc import Sequence
-from typing import Protocol
-
-import attrs
+from typing import NamedTuple, Protocol
 
 from tgi_llama.generation import TokenId
 
@@ -19,9 +17,8 @@ class OutputVocabulary(Pieces, Protocol):
     def is_end_of_generation(self, token: TokenId) -> bool: ...
 
 
-@attrs.frozen
-class Piece:
-    """What one token brings."""
+class Piece(NamedTuple):
+    """What one token brings. One is made per token, and a tuple is the quickest to make."""
 
     token_text: str
     """The token's own text (``generation.Token.text``): what it adds, even where that is held
@@ -49,6 +46,7 @@ class OutputText:
         self._vocabulary = vocabulary
         self._stop_strings = frozenset(stop_strings)
         self._keep_stop_string = keep_stop_string
+        self._has_stop_strings = any(stop_strings)
         self._detokenizer = Detokenizer(vocabulary)
         self._matcher = StopMatcher(stop_strings, keep=keep_stop_string)
 
@@ -57,6 +55,8 @@ class OutputText:
         if self._is_hidden(token):
             return self._push_hidden(token)
         text = self._detokenizer.step(token)
+        if not self._has_stop_strings:
+            return Piece(text, text, stopped=False)
         visible = self._matcher.push(text)
         if visible.stopped and self._keep_stop_string:
             # Nothing is held back here, so what is visible is this token up to the stop string.

@@ -1,15 +1,17 @@
-"""Branches that share a prompt: computed once, and one branch's end is its own."""
+"""Branches of one prompt: it is computed once, up to its last token; a branch's end is its own.
+
+A later branch waits for the one that computes the prompt and copies; that is the prefix cache at
+work (``test_prefix_cache.py``), so a branch may also start from what an ended one has left.
+"""
 
 import random
 from collections.abc import Sequence
 
 import attrs
-import numpy as np
 import pytest
-from fakes.playbook import Playbook, a_request
-from fakes.runner import FakeRunner
+from fakes.playbook import Playbook, a_request, alone
+from fakes.runner import FakeRunner, noisy
 
-from tgi_llama.engine.model_runner import Logits
 from tgi_llama.errors import (
     DecodeAborted,
     DecodeError,
@@ -19,17 +21,17 @@ from tgi_llama.errors import (
     OutOfCells,
     RequestCancelled,
 )
-from tgi_llama.generation import Failed, GenerationRequest, SamplingParameters, TokenEvent
+from tgi_llama.generation import (
+    CacheOutcome,
+    Failed,
+    GenerationRequest,
+    SamplingParameters,
+    TokenEvent,
+)
 
 LAYOUTS = pytest.mark.parametrize("layout", ["streams", "unified"])
 
 PROMPT = list(range(10, 50))
-
-
-def noisy(tokens: Sequence[int]) -> Logits:
-    """Logits that only the tokens decide, with several likely ones."""
-    rng = np.random.default_rng([len(tokens), *tokens])
-    return rng.normal(scale=2.0, size=64).astype(np.float32)
 
 
 def branches(
@@ -48,19 +50,13 @@ def branches(
     ]
 
 
-def alone(request: GenerationRequest) -> list[int]:
-    """What the request gives when it is the only one."""
-    play = Playbook(runner=FakeRunner(script=noisy))
-    request_id = play.submit(request)
-    play.run_until_idle()
-    return play.tokens(request_id)
-
-
 def noisy_play(
     *, n_slots: int = 4, layout: str = "streams", can_cut: bool = True, max_batch: int = 16
 ) -> Playbook:
-    runner = FakeRunner(n_slots=n_slots, max_batch_tokens=max_batch, script=noisy, can_cut=can_cut)
-    return Playbook(runner=runner, layout=layout)
+    runner = FakeRunner(
+        n_slots=n_slots, max_batch_tokens=max_batch, script=noisy, can_cut=can_cut, layout=layout
+    )
+    return Playbook(runner=runner)
 
 
 @LAYOUTS
@@ -74,8 +70,7 @@ def test_branches_give_what_each_gives_alone_and_the_prompt_is_computed_once(
     ids = play.submit_together(requests)
     play.run_until_idle()
     assert [play.tokens(request_id) for request_id in ids] == [alone(r) for r in requests]
-    n_heirs = max(0, n - n_slots)
-    assert play.n_prefilled() == len(PROMPT) + n_heirs, "an heir computes the last token again"
+    assert play.n_prefilled() == len(PROMPT) + n - 1, "each computes the last token"
     assert len({tuple(play.tokens(request_id)) for request_id in ids}) == n
     play.check_all_over()
 
@@ -86,7 +81,7 @@ def test_branches_of_one_token_each_are_all_served() -> None:
     ids = play.submit_together(requests)
     play.run_until_idle()
     assert [play.tokens(request_id) for request_id in ids] == [alone(r) for r in requests]
-    assert play.n_prefilled() == len(PROMPT) + 3
+    assert play.n_prefilled() == len(PROMPT) + 4
     play.check_all_over()
 
 
@@ -100,20 +95,35 @@ def test_branches_of_a_prompt_of_one_token_are_all_served() -> None:
 
 
 def test_branches_report_the_slots_and_tokens_of_all() -> None:
-    play = noisy_play()
-    play.submit_together(branches(3, prompt=PROMPT[:4]))
+    play = noisy_play(max_batch=64)
+    play.submit_together(branches(3))
     play.step()
     report = play.publications[-1].report
     assert (report.n_joined, report.n_running) == (3, 3)
-    assert (report.n_prefill_sequences, report.n_prefill_tokens) == (1, 4)
-    assert report.n_generated_tokens == 3
+    assert (report.n_prefill_sequences, report.n_prefill_tokens) == (1, 40)
+    assert report.n_generated_tokens == 1
+    play.step()
+    report = play.publications[-1].report
+    assert (report.n_joined, report.n_running) == (0, 3)
+    assert (report.n_prefill_sequences, report.n_prefill_tokens) == (2, 2)
+    assert report.n_generated_tokens == 2, "two prompts are urgent where one decodes"
+    play.step()
+    report = play.publications[-1].report
+    assert (report.n_decode_sequences, report.n_generated_tokens) == (3, 3)
 
 
-def test_heirs_count_as_joined() -> None:
-    play = noisy_play(n_slots=1)
-    play.submit_together(branches(4))
+@pytest.mark.parametrize("n_slots", [1, 2, 4])
+def test_branches_join_once_each_and_say_what_they_did_not_compute(n_slots: int) -> None:
+    play = noisy_play(n_slots=n_slots)
+    ids = play.submit_together(branches(4))
     play.run_until_idle()
     assert sum(publication.report.n_joined for publication in play.publications) == 4
+    cached = [play.n_cached(request_id) for request_id in ids]
+    assert cached == [0] + [len(PROMPT) - 1] * 3
+    assert play.outcomes() == [
+        (CacheOutcome.UNKNOWN, 0),
+        *[(CacheOutcome.SLOT, len(PROMPT) - 1)] * 3,
+    ]
 
 
 def test_branches_have_their_own_moments() -> None:
@@ -129,7 +139,7 @@ def test_branches_have_their_own_moments() -> None:
 
 
 @LAYOUTS
-def test_sibling_that_gets_a_slot_late_takes_the_prompt_of_one_that_decodes(layout: str) -> None:
+def test_branch_that_gets_a_slot_late_takes_the_prompt_of_one_that_decodes(layout: str) -> None:
     play = noisy_play(n_slots=2, layout=layout)
     other = play.submit(a_request([3, 4], max_new_tokens=6, ignore_eos=True))
     play.step()
@@ -146,38 +156,48 @@ def test_sibling_that_gets_a_slot_late_takes_the_prompt_of_one_that_decodes(layo
     play.check_all_over()
 
 
-def test_late_and_inherited_prompts_that_cannot_be_cut_are_computed_again() -> None:
-    """A recurrent state has no past."""
-    play = noisy_play(n_slots=2, can_cut=False)
-    play.submit(a_request([3, 4], max_new_tokens=6, ignore_eos=True))
+@pytest.mark.parametrize(("cache_ram_bytes", "n_computed"), [(0, 40 + 40 + 40), (9999, 40 + 1 + 1)])
+def test_late_branch_of_a_prompt_that_cannot_be_cut_starts_from_its_checkpoint(
+    cache_ram_bytes: int, n_computed: int
+) -> None:
+    """A recurrent state has no past, but what was saved on the way."""
+    runner = FakeRunner(n_slots=2, script=noisy, can_cut=False)
+    play = Playbook(runner=runner, cache_ram_bytes=cache_ram_bytes)
+    play.submit(a_request([3, 4], max_new_tokens=12, ignore_eos=True))
     play.step()
     requests = branches(3, max_new_tokens=20)
     ids = play.submit_together(requests)
     play.run_until_idle()
     assert [play.tokens(request_id) for request_id in ids] == [alone(r) for r in requests]
-    assert play.n_prefilled() == 2 + 3 * len(PROMPT)
+    assert play.n_prefilled() == 2 + n_computed
     play.check_all_over()
 
 
-def test_tiny_prompt_in_large_streams_is_computed_by_each() -> None:
-    """Copying a whole stream would cost more."""
-    play = Playbook(runner=FakeRunner(script=noisy), cells_per_sequence=4096)
+@pytest.mark.parametrize("cache_ram_bytes", [0, 9999])
+@LAYOUTS
+def test_branches_of_a_prompt_that_cannot_be_cut_are_copied_at_its_last_token(
+    layout: str, cache_ram_bytes: int
+) -> None:
+    runner = FakeRunner(script=noisy, can_cut=False, layout=layout)
+    play = Playbook(runner=runner, cache_ram_bytes=cache_ram_bytes)
+    requests = branches(4)
+    ids = play.submit_together(requests)
+    play.run_until_idle()
+    assert [play.tokens(request_id) for request_id in ids] == [alone(r) for r in requests]
+    assert play.n_prefilled() == len(PROMPT) + 3
+    play.check_all_over()
+
+
+@pytest.mark.parametrize("n_slots", [2, 4])
+def test_tiny_prompt_is_computed_by_each_branch(n_slots: int) -> None:
+    """Waiting and copying would cost more."""
+    play = noisy_play(n_slots=n_slots)
     requests = branches(5, prompt=[5, 6, 7])
     ids = play.submit_together(requests)
     play.run_until_idle()
     assert [play.tokens(request_id) for request_id in ids] == [alone(r) for r in requests]
-    assert play.n_prefilled() == 4 * 3 + 1
+    assert play.n_prefilled() == 5 * 3
     play.check_all_over()
-
-
-def test_tiny_prompt_in_large_streams_is_computed_late_as_well() -> None:
-    play = Playbook(runner=FakeRunner(n_slots=2, script=noisy), cells_per_sequence=4096)
-    play.submit(a_request([3, 4], max_new_tokens=6, ignore_eos=True))
-    requests = branches(2, prompt=[5, 6, 7], max_new_tokens=12)
-    ids = play.submit_together(requests)
-    play.run_until_idle()
-    assert [play.tokens(request_id) for request_id in ids] == [alone(r) for r in requests]
-    assert play.n_prefilled() == 2 + 3 + 3
 
 
 def test_request_behind_the_branches_waits_its_turn() -> None:
@@ -189,16 +209,16 @@ def test_request_behind_the_branches_waits_its_turn() -> None:
     assert order == [ids[0]] * 2 + [ids[1]] * 2 + [ids[2]] * 2 + [behind]
 
 
-def test_one_command_with_two_prompts_makes_two_families() -> None:
+def test_one_command_with_two_prompts_computes_each_once() -> None:
     play = noisy_play(n_slots=8)
     requests = [*branches(2), *branches(3, prompt=PROMPT[5:]), *branches(1, prompt=[9])]
     ids = play.submit_together(requests)
     play.run_until_idle()
     assert [play.tokens(request_id) for request_id in ids] == [alone(r) for r in requests]
-    assert play.n_prefilled() == len(PROMPT) + len(PROMPT[5:]) + 1
+    assert play.n_prefilled() == len(PROMPT) + 1 + len(PROMPT[5:]) + 2 + 1
 
 
-def test_same_prompt_with_other_wishes_is_no_sibling() -> None:
+def test_same_prompt_with_other_wishes_is_computed_for_its_logprobs_only() -> None:
     play = noisy_play()
     requests = [
         *branches(1),
@@ -211,7 +231,7 @@ def test_same_prompt_with_other_wishes_is_no_sibling() -> None:
     assert [play.tokens(request_id) for request_id in ids] == [alone(r) for r in requests]
     assert [len(play.prompt_tokens(request_id)) for request_id in ids] == [0, 0, 40, 40]
     assert [len(play.prompt_tokens(request_id)[1].top_tokens) for request_id in ids[2:]] == [0, 2]
-    assert play.n_prefilled() == 4 * len(PROMPT)
+    assert play.n_prefilled() == len(PROMPT) + 1 + 2 * len(PROMPT)
     play.check_all_over()
 
 
@@ -224,7 +244,7 @@ def test_branch_that_cannot_be_made_fails_alone() -> None:
     assert isinstance(play.error(ids[0]), GenerationError)
     assert play.tokens(ids[1]) == alone(good)
     assert play.tokens(ids[2]) == alone(other)
-    assert play.n_prefilled() == len(PROMPT)
+    assert play.n_prefilled() == len(PROMPT) + 1
     play.check_all_over()
 
 
@@ -238,10 +258,10 @@ N_STEPS_OF_PROMPT = 5
 @pytest.mark.parametrize("n_slots", [1, 2, 3])
 @pytest.mark.parametrize("n_steps_before", [0, 1, 2, 4, 5, 6, 12])
 @pytest.mark.parametrize("victim", range(4))
-def test_cancelled_branch_in_any_phase_leaves_its_siblings_alone(
+def test_cancelled_branch_in_any_phase_leaves_the_others_alone(
     victim: int, n_steps_before: int, n_slots: int, layout: str
 ) -> None:
-    """Leader and members; queued, waiting for the prompt, in prefill, decoding, ended."""
+    """Leader and others; queued, waiting for the prompt, in prefill, decoding, ended."""
     play = noisy_play(n_slots=n_slots, layout=layout, max_batch=8)
     requests = branches(4)
     ids = play.submit_together(requests)
@@ -255,7 +275,9 @@ def test_cancelled_branch_in_any_phase_leaves_its_siblings_alone(
             assert play.tokens(request_id) == expected[: len(play.tokens(request_id))]
         else:
             assert play.tokens(request_id) == expected
-    assert play.n_prefilled() <= len(PROMPT) + 4 - n_slots, "nothing was computed twice"
+    # The last 8 tokens of the prompt are not worth waiting for.
+    n_each = 8 if n_steps_before == N_STEPS_OF_PROMPT - 1 else 1
+    assert play.n_prefilled() <= len(PROMPT) + 3 * n_each, "nothing was computed twice"
     play.check_all_over()
 
 
@@ -293,7 +315,7 @@ def test_leader_whose_cells_are_lost_is_followed_by_one_that_starts_over() -> No
     play.run_until_idle()
     assert "lost" in str(play.error(ids[0]))
     assert [play.tokens(i) for i in ids[1:]] == [alone(r) for r in requests[1:]]
-    assert play.n_prefilled() == 3 * 8 + len(PROMPT), "with the chunk that was lost"
+    assert play.n_prefilled() == 3 * 8 + len(PROMPT) + 1, "with the chunk that was lost"
     play.check_all_over()
 
 
@@ -306,18 +328,23 @@ def test_leader_that_fails_in_prefill_hands_on_what_it_has(kind: type[DecodeErro
     play.run_until_idle()
     assert isinstance(play.error(ids[0]), GenerationError)
     assert [play.tokens(i) for i in ids[1:]] == [alone(r) for r in requests[1:]]
-    assert play.n_prefilled() == len(PROMPT) + 8, "the chunk that failed is done again"
+    assert play.n_prefilled() == len(PROMPT) + 8 + 1, "the chunk that failed is done again"
     play.check_all_over()
 
 
-def test_out_of_cells_fails_the_last_sibling_only() -> None:
-    play = noisy_play()
+@pytest.mark.parametrize("n_before", range(9))
+@LAYOUTS
+def test_out_of_cells_fails_no_branch_that_another_can_give_way_to(
+    layout: str, n_before: int
+) -> None:
+    play = noisy_play(max_batch=8, layout=layout)
     requests = branches(3)
     ids = play.submit_together(requests)
-    play.runner.failures.extend([None] * N_STEPS_OF_PROMPT + [OutOfCells("full")])
+    play.runner.failures.extend([None] * n_before + [OutOfCells("full")])
     play.run_until_idle()
-    assert isinstance(play.error(ids[2]), GenerationError)
-    assert [play.tokens(i) for i in ids[:2]] == [alone(r) for r in requests[:2]]
+    # While the first one computes the prompt, nobody else has cells to give.
+    first = 1 if n_before < N_STEPS_OF_PROMPT else 0
+    assert [play.tokens(i) for i in ids[first:]] == [alone(r) for r in requests[first:]]
     play.check_all_over()
 
 
@@ -346,13 +373,13 @@ def test_branches_that_lose_their_cells_do_not_take_the_queued_ones_along(
     play.run_until_idle()
     assert [isinstance(play.events[i][-1], Failed) for i in ids] == [True, True, False, False]
     assert [play.tokens(i) for i in ids[2:]] == [alone(r) for r in requests[2:]]
-    assert play.n_prefilled() == 2 * len(PROMPT)
+    assert play.n_prefilled() == 2 * (len(PROMPT) + 1)
     play.check_all_over()
 
 
 @LAYOUTS
 @pytest.mark.parametrize("can_cut", [True, False])
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_branches_cancels_and_failures_give_what_each_gives_alone(
     seed: int, can_cut: bool, layout: str
 ) -> None:
@@ -364,9 +391,9 @@ def test_random_branches_cancels_and_failures_give_what_each_gives_alone(
             n_prompt_rows=rng.randint(1, 4),
             script=noisy,
             can_cut=can_cut,
+            layout=layout,
         ),
-        layout=layout,
-        n_cells=512 if layout == "unified" else 0,
+        cache_ram_bytes=rng.choice([0, 9999]),
         max_prefill_tokens=rng.randint(1, 6),
     )
     kinds: list[type[DecodeError]] = [OutOfCells, DecodeAborted, InvalidBatch, DecodeFailed]

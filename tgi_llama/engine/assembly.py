@@ -1,0 +1,75 @@
+"""Puts the parts of the decode thread together, for the server and for tests."""
+
+import sys
+from collections.abc import Callable
+
+import attrs
+
+from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publish
+from tgi_llama.engine.host_cache import HostCache
+from tgi_llama.engine.kv_cache import FEWEST_REUSED, KvPlan
+from tgi_llama.engine.model_runner import ModelRunner, Vocabulary
+from tgi_llama.engine.placement import Placement
+from tgi_llama.engine.prefill_budget import PrefillBudget, StepBudget
+from tgi_llama.engine.prefix_cache import PrefixCache
+from tgi_llama.engine.scheduler import Scheduler
+
+
+def _plenty() -> int:
+    return sys.maxsize
+
+
+@attrs.frozen(kw_only=True)
+class EngineOptions:
+    """What the configuration says about scheduling and caching."""
+
+    max_prefill_tokens: int
+    """Most prompt tokens in a step in which other sequences decode."""
+    target_s: float | None = None
+    """How long a step with prompts beside running streams may take; None: automatic."""
+    cache_ram_bytes: int = 0
+    """Host memory for saved cells."""
+    prefix_cache: bool = True
+    """Whether prompts may use cells that others computed."""
+    free_bytes: Callable[[], int] = _plenty
+    """Host memory that can be had now, for the cells of sequences that must give way."""
+
+
+def make_loop(
+    runner: ModelRunner,
+    vocabulary: Vocabulary,
+    plan: KvPlan,
+    options: EngineOptions,
+    *,
+    commands: CommandQueue,
+    publish: Publish,
+    budget: StepBudget | None = None,
+) -> DecodeLoop:
+    """A decode loop that steps through ``commands``. Decode thread only. ``budget``: another rule
+    for how much of prompts a step computes."""
+    scheduler = Scheduler(
+        budget=budget or PrefillBudget(options.target_s),
+        max_batch_tokens=runner.max_batch_tokens,
+        max_prefill_tokens=options.max_prefill_tokens,
+        max_outputs=runner.max_outputs,
+    )
+    if runner.max_batch_tokens < plan.n_sequences:
+        raise ValueError("a step must have room for one token of every sequence")
+    if runner.max_outputs <= plan.n_sequences:
+        raise ValueError("a step must have room for one output of every sequence and one more")
+    cache = PrefixCache(
+        can_cut=runner.can_cut,
+        shortest_copy=runner.shortest_copy,
+        fewest_reused=FEWEST_REUSED,
+        host=HostCache(options.cache_ram_bytes if options.prefix_cache else 0),
+        is_enabled=options.prefix_cache,
+    )
+    placement = Placement(
+        runner=runner,
+        plan=plan,
+        scheduler=scheduler,
+        cache=cache,
+        ends_turn=vocabulary.is_end_of_generation,
+        free_bytes=options.free_bytes,
+    )
+    return DecodeLoop(runner, vocabulary, scheduler, placement, commands, publish)

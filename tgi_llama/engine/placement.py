@@ -1,0 +1,433 @@
+"""Gives sequences their slots, with what is computed already, and takes cells back when needed.
+
+Theory of operation
+-------------------
+``PrefixCache`` says where a prompt's beginning can come from, ``SlotPool`` which slots there are,
+``CellLedger`` how many cells are in use, and ``HostCache`` what is saved. This module decides who
+gets what of it, and has ``SlotCells`` move the cells; it is called between decodes.
+
+A sequence that gets a slot takes over what an idle slot holds, has it copied from another slot, has
+a saved state restored, or waits until another sequence has computed it. When it ends, its slot
+stays idle with all its cells. Idle slots give way to whoever needs a slot or cells, the one that
+was used longest ago first, and their cells go to host memory where there is room for them.
+
+In the streams layout sequences that run together must have consecutive slots: each gap in the ids
+costs a physical batch more, and so a pass over the weights. So a slot next to the busy ones is
+taken, and a beginning that lies elsewhere is copied there; and where a sequence has ended between
+others that go on, the highest one moves into its place (``close_gap``). What an idle slot holds
+that is in the way moves to an empty one, if there is any.
+
+In the unified layout slots cost nothing, but cells are shared, and more may be promised than there
+are. A sequence starts as soon as there is room for its known tokens and a little growth. When the
+next step does not fit, idle slots go first; then the newest sequence is saved to host memory, goes
+to the head of the queue, and goes on later from where it was. The oldest is never taken, so
+somebody always finishes, and then there is room for the others.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from time import perf_counter
+
+import attrs
+
+from tgi_llama.engine.batch import StepPlan
+from tgi_llama.engine.cell_ledger import CellLedger
+from tgi_llama.engine.host_cache import HostCache, HostEntry
+from tgi_llama.engine.kv_cache import KvPlan, SlotPool
+from tgi_llama.engine.model_runner import ModelRunner, SlotId
+from tgi_llama.engine.prefix_cache import (
+    Finding,
+    Pending,
+    PrefixCache,
+    Resident,
+    Source,
+    Stored,
+)
+from tgi_llama.engine.scheduler import Scheduler
+from tgi_llama.engine.sequence import Phase, Sequence, age
+from tgi_llama.engine.slot_cells import SlotCells
+from tgi_llama.generation import CacheOutcome, PlacementReport, TokenId
+
+_log = logging.getLogger(__name__)
+
+_GROWTH = 16
+"""Free cells that a sequence must find beyond its known tokens, for itself and for each other one
+that runs, before it starts in the unified layout: otherwise it might have to leave at once."""
+
+_WORTH_MOVING = 8
+"""Tokens that a sequence may still generate for a move to another slot to pay: a move of a stream
+costs less than a quarter of a step, a gap a quarter of each (docs/performance.md)."""
+
+_QUIET_STEPS = 32
+"""So many steps may pass without a report while sequences only grow."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Placement:
+    """Who is in which slot. Decode thread only."""
+
+    runner: ModelRunner
+    plan: KvPlan
+    scheduler: Scheduler
+    cache: PrefixCache
+    ends_turn: Callable[[TokenId], bool]
+    """Whether a message of a chat ends with this token."""
+    free_bytes: Callable[[], int]
+    """Host memory that can be had now."""
+    cells: SlotCells = attrs.field(init=False)
+    _outcomes: list[tuple[CacheOutcome, int]] = attrs.field(factory=list, init=False)
+    _n_joined: int = attrs.field(default=0, init=False)
+    _n_preempted: int = attrs.field(default=0, init=False)
+    _n_evicted_before: int = attrs.field(default=0, init=False)
+    """At the last report."""
+    _has_changed: bool = attrs.field(default=False, init=False)
+    """Slots have changed hands since the last report."""
+    _is_short: bool = attrs.field(default=False, init=False)
+    """llama.cpp has refused a batch for want of cells, and none has worked since."""
+    _n_quiet_steps: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.cells = SlotCells(
+            runner=self.runner,
+            plan=self.plan,
+            cache=self.cache,
+            patience_s=self._patience_s,
+            free_bytes=self.free_bytes,
+        )
+
+    @property
+    def host(self) -> HostCache:
+        return self.cache.host
+
+    @property
+    def slots(self) -> SlotPool:
+        return self.cells.slots
+
+    @property
+    def ledger(self) -> CellLedger:
+        return self.cells.ledger
+
+    # Between two steps
+
+    def settle(self) -> None:
+        """Lets those go on that waited for another's cells, and gives slots to the queue, for as
+        long as running streams may be held up."""
+        if not self.scheduler.has_news:
+            return
+        self._has_changed = True
+        for sequence in self.scheduler.running():
+            if sequence.phase is Phase.WAITING:
+                self._follow(sequence)
+        if self._is_short and self.scheduler.n_running > 0:
+            return
+        patience_s, started = self._patience_s(), perf_counter()
+        while self.scheduler.head is not None and self._place(self.scheduler.head):
+            if patience_s is not None and perf_counter() - started > patience_s:
+                break
+        if self.plan.unified:
+            self._trim_idle()
+        else:
+            while self.close_gap():
+                pass
+
+    def _trim_idle(self) -> None:
+        """Unified layout: everybody's attention passes over idle cells, so while sequences run
+        there may be only so many."""
+        while (
+            self.scheduler.n_running > 0
+            and self.slots.n_idle > 0
+            and self.ledger.n_used - self.cells.n_busy > self.plan.max_idle_cells
+        ):
+            self.cells.evict(self.slots.idle_slots()[0])
+
+    def out_of_cells(self) -> bool:
+        """llama.cpp has fewer cells than the books say. Makes somebody give way, and lets nobody in
+        before a step has worked, for he might want the same cells. False when there is nobody."""
+        self._is_short = True
+        return self.relieve()
+
+    def make_room(self, plan: StepPlan) -> StepPlan:
+        """Sees to it that the step finds free cells, and returns it, or a smaller one."""
+        while (
+            self.plan.unified
+            and self.ledger.n_used + plan.n_tokens > self.plan.n_cells
+            and self.relieve()
+        ):
+            plan = self.scheduler.schedule(again=True)
+        return plan
+
+    def relieve(self) -> bool:
+        """Makes somebody give way: an idle slot, or the newest sequence if it is not the only one
+        that has or wants cells. False when there is nobody."""
+        idle = self.slots.idle_slots()
+        if idle:
+            self.cells.evict(idle[0])
+            return True
+        rivals = [each for each in self.scheduler.running() if each.phase is not Phase.WAITING]
+        if len(rivals) < 2:
+            return False
+        self._preempt(max(rivals, key=age))
+        return True
+
+    def computed(self, sequence: Sequence, n_tokens: int) -> None:
+        """The sequence has that many cells more."""
+        self._is_short = False
+        slot = _slot_of(sequence)
+        self.ledger.extend(slot, n_tokens)
+        if sequence.checkpoints and sequence.n_cached in sequence.checkpoints:
+            self.cells.save(slot, sequence.n_cached)
+
+    def rewind(self, sequence: Sequence) -> None:
+        """Cuts off what a decode that was broken off may have added. Where that cannot be done, the
+        sequence starts over from its tokens."""
+        if not self.runner.truncate(_slot_of(sequence), sequence.n_cached):
+            self._start_over(sequence)
+
+    def reconcile(self) -> None:
+        """After a decode that failed midway: drops what is not what it was. Memories that cannot be
+        cut may have lost the cells of slots that took no part, too."""
+        for sequence in self.scheduler.running():
+            if self.runner.length(_slot_of(sequence)) != sequence.n_cached:
+                self._start_over(sequence)
+        for slot in self.slots.idle_slots():
+            if self.runner.length(slot) != self.ledger.length(slot):
+                self.cells.empty(slot)
+
+    def _start_over(self, sequence: Sequence) -> None:
+        self.cells.clear(_slot_of(sequence))
+        self.scheduler.start_over(sequence)
+
+    def release(self, sequence: Sequence, *, cells_known: bool = True) -> None:
+        """The sequence has ended. Its slot becomes idle, or empty where its cells are of no use."""
+        slot, length = sequence.slot, sequence.n_cached
+        self._has_changed = True
+        self.scheduler.finish(sequence)
+        sequence.leader = None
+        if sequence.saved is not None:
+            self.host.remove(sequence.saved)
+            sequence.saved = None
+        if slot is None:
+            return
+        if not cells_known or length < self.cache.fewest_reused or not self.cache.is_enabled:
+            self.cells.empty(slot)
+            return
+        self.cache.retire(slot, length)
+        self.slots.retire(slot)
+
+    def take_report(self) -> PlacementReport | None:
+        """What happened since the last call, and what is held now. None in most steps in which
+        sequences only grow."""
+        self._n_quiet_steps += 1
+        if not self._has_changed and self._n_quiet_steps < _QUIET_STEPS:
+            return None
+        self._has_changed, self._n_quiet_steps = False, 0
+        report = PlacementReport(
+            outcomes=tuple(self._outcomes),
+            n_preempted=self._n_preempted,
+            n_cells_used=self.ledger.n_used,
+            n_idle_slots=self.slots.n_idle,
+            host_bytes=self.host.n_bytes,
+            n_host_entries=self.host.n_entries,
+            n_evicted=self.host.n_evicted - self._n_evicted_before,
+        )
+        self._outcomes.clear()
+        self._n_preempted = 0
+        self._n_evicted_before = self.host.n_evicted
+        return report
+
+    def take_joined(self) -> int:
+        """How many sequences have got their first slot since the last call."""
+        n_joined, self._n_joined = self._n_joined, 0
+        return n_joined
+
+    # Slots
+
+    def _place(self, sequence: Sequence) -> bool:
+        """Gives the head of the queue a slot. False when it has to wait."""
+        if self.slots.n_busy >= self.plan.n_sequences:
+            return False
+        if sequence.saved is not None:
+            return self._resume(sequence, sequence.saved)
+        finding = self.cache.find(sequence)
+        if not self._fits(sequence, finding.source):
+            return False
+        with self._held(finding.source):
+            source = self._start(sequence, finding.source)
+            self._attach(sequence, attrs.evolve(finding, source=source))
+        self.cache.own(_slot_of(sequence), sequence)
+        self._n_joined += not sequence.has_joined
+        sequence.has_joined = True
+        return True
+
+    def _resume(self, sequence: Sequence, entry: HostEntry) -> bool:
+        """Goes on with a sequence that had to leave from its saved cells, or, where they cannot be
+        restored, from its tokens. False when it has to wait."""
+        if not self._fits(sequence, None):
+            return False
+        self._start(sequence, None)
+        slot = _slot_of(sequence)
+        sequence.n_cached = self.cells.restore(slot, entry)
+        sequence.saved = None
+        self.host.remove(entry)
+        if sequence.n_left == 1 and sequence.n_generated > 0:
+            sequence.phase = Phase.DECODE
+        self.cache.own(slot, sequence)
+        return True
+
+    @contextlib.contextmanager
+    def _held(self, source: Source | None) -> Iterator[None]:
+        """Keeps what is to be restored from being evicted for what is saved meanwhile."""
+        if isinstance(source, Stored):
+            with self.host.pinned(source.entry):
+                yield
+        else:
+            yield
+
+    def _start(self, sequence: Sequence, source: Source | None) -> Source | None:
+        """Gives the sequence its slot. Returns where the source is now: it may have moved."""
+        slot = self._choose_slot(source)
+        if self.slots.is_idle(slot):
+            if isinstance(source, Resident) and source.slot == slot:
+                source = self._spare(source)
+            else:
+                self.cells.make_way(slot)
+        self.slots.take(slot)
+        self.scheduler.start(sequence, slot)
+        if not self.cache.can_cut:
+            sequence.checkpoints = self._checkpoints(sequence)
+        return source
+
+    def _spare(self, source: Resident) -> Resident:
+        """The source is the slot that is taken. What it holds beyond the beginning goes with it to
+        an empty slot, or else to host memory. Returns where the source is now."""
+        length = self.ledger.length(source.slot)
+        if length - source.length >= self.cache.fewest_reused:
+            refuge = self.cells.relocate(source.slot)
+            if refuge is not None:
+                return Resident(refuge, source.length)
+            self.cells.save(source.slot, length, n_kept=source.length)
+        return source
+
+    def _choose_slot(self, source: Source | None) -> SlotId:
+        """The slot for a sequence that takes its beginning from there: the source itself where
+        nothing of it would be lost, else an empty one, else the one that was used longest ago."""
+        places = self.slots.available() if self.plan.unified else self.slots.adjoining()
+        idle = [slot for slot in self.slots.idle_slots() if slot in places]
+        donor = source.slot if isinstance(source, Resident) else None
+        if donor is not None and donor in idle and self._is_wholly(source, donor):
+            return donor
+        empty = next((slot for slot in places if self.slots.is_empty(slot)), None)
+        if empty is not None:
+            return empty
+        return next((slot for slot in idle if slot != donor), idle[0])
+
+    def _is_wholly(self, source: Source | None, donor: SlotId) -> bool:
+        """Whether nothing that the donor holds is lost when the sequence takes it over."""
+        return source is not None and source.length == self.ledger.length(donor)
+
+    def close_gap(self) -> bool:
+        """Streams layout: moves the sequence in the highest slot down where one is free between
+        those that run, so that they stay together. False when there is nothing to move."""
+        target = next(iter(self.slots.gaps()), None)
+        if target is None:
+            return False
+        highest = max(self.scheduler.running(), key=_slot_of)
+        n_to_come = highest.request.stopping.max_new_tokens - highest.n_generated
+        if highest.phase is not Phase.DECODE or n_to_come < _WORTH_MOVING:
+            return False
+        source = _slot_of(highest)
+        if not self.cells.move(source, target):
+            return False
+        self.slots.take(target)
+        self.scheduler.move(highest, target)
+        self.cache.own(target, highest)
+        self.cells.empty(source)
+        return True
+
+    def _checkpoints(self, sequence: Sequence) -> tuple[int, ...]:
+        """Where to save cells on the way, for prompts that begin alike: behind the first message,
+        which many chats may share, before the last one, and before the last token, for this
+        chat's next turn."""
+        last = sequence.n_prompt - 1
+        ends = [
+            position
+            for position, token in enumerate(sequence.request.prompt_ids[:last], start=1)
+            if position >= self.cache.fewest_reused and self.ends_turn(token)
+        ]
+        return tuple(sorted({*ends[:1], *ends[-1:], last} - {0}))
+
+    def _fits(self, sequence: Sequence, source: Source | None) -> bool:
+        """Whether there are cells for the sequence to start with, the idle ones included."""
+        if not self.plan.unified or self.scheduler.n_running == 0:
+            return True
+        is_shared = isinstance(source, Pending) or (
+            isinstance(source, Resident) and not self.slots.is_idle(source.slot)
+        )
+        n_wanted = len(sequence.tokens) - (source.length if is_shared and source else 0)
+        n_promised = sum(
+            each.n_left - each.join_at
+            for each in self.scheduler.running()
+            if each.phase is not Phase.DECODE
+        )
+        n_growth = _GROWTH * (self.scheduler.n_running + 1)
+        return self.cells.n_busy + n_promised + n_wanted + n_growth <= self.plan.n_cells
+
+    # Beginnings from elsewhere
+
+    def _attach(self, sequence: Sequence, finding: Finding) -> None:
+        """Gives a sequence with a slot what was found for it."""
+        slot, source = _slot_of(sequence), finding.source
+        sequence.leader, sequence.join_at, sequence.n_cached = None, 0, 0
+        if isinstance(source, Pending):
+            sequence.phase = Phase.WAITING
+            sequence.leader, sequence.join_at = source.leader, source.length
+            return
+        sequence.phase = Phase.PREFILL
+        outcome = finding.outcome
+        length = self.cells.fetch(slot, source) if source is not None else 0
+        if source is not None and length == 0:
+            outcome = CacheOutcome.FAILED
+        sequence.n_cached = length
+        if not sequence.was_preempted:
+            sequence.n_reused = length
+            self._outcomes.append((outcome, length))
+
+    def _follow(self, sequence: Sequence) -> None:
+        """Lets a sequence that waits go on, if its leader has got there or will not."""
+        leader = sequence.leader
+        assert leader is not None
+        if leader.phase is Phase.WAITING:
+            # First, because with the next step it may be past the place, and cannot be cut.
+            self._follow(leader)
+        if leader.phase is Phase.WAITING or (
+            leader.phase is Phase.PREFILL and leader.n_cached < sequence.join_at
+        ):
+            return
+        self._attach(sequence, self.cache.find(sequence))
+        is_counted = sequence.n_reused > 0 and not sequence.was_preempted
+        if sequence.phase is Phase.PREFILL and is_counted:
+            sequence.started = max(sequence.submitted, leader.started)
+
+    # Who gives way
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Takes slot and cells from a running sequence, which goes on later."""
+        slot = _slot_of(sequence)
+        _log.debug("request %d gives its cells up for older ones", sequence.request_id)
+        if sequence.n_cached > 0:  # without its cells it will compute its tokens again
+            tokens = tuple(sequence.tokens[: sequence.n_cached])
+            sequence.saved = self.cells.save_reserved(slot, tokens)
+        sequence.was_preempted = True
+        self.scheduler.requeue(sequence)
+        self.cells.empty(slot)
+        self._n_preempted += 1
+
+    def _patience_s(self) -> float | None:
+        n_decoding = sum(each.phase is Phase.DECODE for each in self.scheduler.running())
+        return self.scheduler.budget.target_s(n_decoding) if n_decoding else None
+
+
+def _slot_of(sequence: Sequence) -> SlotId:
+    assert sequence.slot is not None
+    return sequence.slot

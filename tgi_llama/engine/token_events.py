@@ -1,0 +1,97 @@
+"""From a row of logits to the event of one token. Decode thread only."""
+
+from time import perf_counter
+
+import attrs
+
+from tgi_llama.engine.model_runner import Logits, Vocabulary
+from tgi_llama.engine.sampler import Scratch, likeliest, log_sum_exp
+from tgi_llama.engine.sequence import Sequence
+from tgi_llama.generation import (
+    Finish,
+    FinishReason,
+    PromptToken,
+    Timings,
+    Token,
+    TokenEvent,
+    TokenId,
+)
+
+
+@attrs.frozen
+class Choice:
+    """A sequence's next token."""
+
+    token: TokenId
+    logprob: float | None
+    top: tuple[tuple[TokenId, float], ...]
+    """The likeliest tokens with their logprobs, where the request wants them."""
+
+
+def choose(sequence: Sequence, logits: Logits, scratch: Scratch) -> Choice:
+    """The next token by the sequence's sampler. Raises GenerationError as ``Sampler.choose``."""
+    chosen = sequence.sampler.choose(logits, scratch)
+    request = sequence.request
+    if not request.logprobs and request.n_top_tokens == 0:
+        return Choice(chosen, None, ())
+    norm = log_sum_exp(logits, scratch)
+    top: tuple[tuple[TokenId, float], ...] = ()
+    if request.n_top_tokens > 0:
+        ids = likeliest(logits, request.n_top_tokens, scratch)
+        top = tuple((TokenId(int(i)), float(logits[i]) - norm) for i in ids)
+    return Choice(chosen, float(logits[chosen]) - norm, top)
+
+
+def make_event(vocabulary: Vocabulary, sequence: Sequence, choice: Choice) -> TokenEvent:
+    """The event of a token that the sequence has been given. Detokenises it and looks for stop
+    strings; ``finish`` is set where it was the last one."""
+    chosen = choice.token
+    is_control = vocabulary.is_control
+    top_tokens = tuple(
+        Token(other, sequence.text.peek(other), value, is_control(other))
+        for other, value in choice.top
+    )
+    piece = sequence.text.push(chosen)
+    delta = piece.delta
+    reason = _finish_reason(vocabulary, sequence, chosen, stopped=piece.stopped)
+    finish = None
+    if reason is not None:
+        if not piece.stopped:
+            delta += sequence.text.finish()
+        finish = Finish(
+            reason=reason,
+            n_generated=sequence.n_generated,
+            timings=_timings(sequence),
+            n_cached_prompt_tokens=sequence.n_reused,
+        )
+    prompt_tokens: tuple[PromptToken, ...] = ()
+    if sequence.scores is not None and sequence.n_generated == 1:
+        prompt_tokens = sequence.scores.tokens
+    return TokenEvent(
+        token=Token(chosen, piece.token_text, choice.logprob, is_control(chosen)),
+        top_tokens=top_tokens,
+        delta=delta,
+        finish=finish,
+        prompt_tokens=prompt_tokens,
+    )
+
+
+def _finish_reason(
+    vocabulary: Vocabulary, sequence: Sequence, chosen: TokenId, *, stopped: bool
+) -> FinishReason | None:
+    """End of generation comes before length, and length before a stop string."""
+    stopping = sequence.request.stopping
+    if vocabulary.is_end_of_generation(chosen) and not stopping.ignore_eos:
+        return FinishReason.EOS_TOKEN
+    if sequence.n_generated >= stopping.max_new_tokens:
+        return FinishReason.LENGTH
+    return FinishReason.STOP_SEQUENCE if stopped else None
+
+
+def _timings(sequence: Sequence) -> Timings:
+    return Timings(
+        submitted=sequence.submitted,
+        started=sequence.started,
+        first_token=sequence.first_token,
+        finished=perf_counter(),
+    )
