@@ -67,7 +67,11 @@ class Bench:
 @contextmanager
 def opened(model: Path, layout: str, *, slots: int, cells: int, threads: int) -> Iterator[Bench]:
     config = Config(
-        n_threads=threads, max_batch_size=slots, max_total_tokens=cells, kv_layout=layout
+        n_threads=threads,
+        max_batch_size=slots,
+        max_total_tokens=cells,
+        max_input_tokens=cells - 1,
+        kv_layout=layout,
     )
     plan = plan_kv(layout=layout, n_slots=slots, cells_per_sequence=cells, n_cells=slots * cells)
     log = start_backend("disabled")

@@ -232,3 +232,23 @@ def test_statistics_say_what_the_last_budget_was_made_of() -> None:
     assert (statistics.n_tokens, statistics.target_s) == (n_tokens, 0.2)
     assert statistics.base_s == pytest.approx(0.05)
     assert statistics.token_s == pytest.approx(0.0033)
+
+
+@pytest.mark.parametrize(
+    ("n_decode", "base_s", "target_s"),
+    [
+        (1, 0.01, 0.15),
+        (7, 0.03, 0.15),
+        (8, 0.03, 0.21),
+        (16, 0.02, 0.15),
+        (16, 0.1, 0.3),
+        (7, 0.1, 0.3),
+    ],
+)
+def test_automatic_target_is_larger_from_eight_streams_on_up_to_a_limit(
+    n_decode: int, base_s: float, target_s: float
+) -> None:
+    budget = PrefillBudget(None)
+    for _ in range(9):
+        budget.note(n_decode=n_decode, n_prefill=0, seconds=base_s)
+    assert budget.target_s(n_decode) == pytest.approx(target_s)

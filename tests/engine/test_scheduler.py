@@ -394,7 +394,22 @@ def test_chunks_end_where_cells_are_to_be_saved_or_copied() -> None:
         ends.append(leader.n_cached)
         if leader.n_cached == 45:
             follower.phase, follower.leader, follower.join_at = Phase.FINISHED, None, 0
-    assert ends == [20, 45, 77, 99, 100]
+    assert ends == [20, 45, 99, 100], "alone for a while, so the third chunk is a whole batch"
+
+
+def test_prompt_that_has_been_alone_for_a_while_is_computed_in_whole_batches() -> None:
+    scheduler = a_scheduler(budget=8)
+    started(scheduler, 300)
+    alone = []
+    for _ in range(4):
+        plan = scheduler.schedule()
+        compute(scheduler, plan)
+        alone.append(plan.n_tokens)
+    assert alone[:2] == [8, 8]
+    assert alone[2] == alone[3] == min(scheduler.max_batch_tokens, 300 - 16)
+    running(scheduler, 1)
+    beside = scheduler.schedule()
+    assert beside.n_tokens == 8 + 1, "somebody waits for the step again"
 
 
 def test_prompts_with_logprobs_leave_a_row_to_everybody() -> None:

@@ -54,6 +54,9 @@ of its own would cost more."""
 _MOST_HELD = 8
 """After so many steps without them, sequences that decode have their turn."""
 
+_ALONE_AFTER = 2
+"""A prompt that has been the only one for more than so many steps is computed in whole batches."""
+
 
 @attrs.define(eq=False, kw_only=True)
 class Scheduler:
@@ -80,6 +83,8 @@ class Scheduler:
     """Steps in a row before the last plan in which sequences that decode were held back."""
     _is_holding: bool = attrs.field(default=False, init=False)
     """Whether the last plan does that."""
+    _n_alone: int = attrs.field(default=0, init=False)
+    """Steps in a row in which there was one prompt to compute and nothing else to do."""
     _steady: StepPlan | None = attrs.field(default=None, init=False)
     """The plan of every step in which nobody comes, goes or computes a prompt: most steps."""
 
@@ -168,6 +173,8 @@ class Scheduler:
         prefilling = [s for s in self._running.values() if s.phase is Phase.PREFILL]
         if not again:
             self._n_held = self._n_held + 1 if self._is_holding else 0
+            is_alone = len(prefilling) == 1 and not decoding and not self._queue
+            self._n_alone = self._n_alone + 1 if is_alone else 0
         urgent = self._urgent(prefilling, decoding)
         self._is_holding = bool(urgent)
         served = [] if urgent else decoding
@@ -177,14 +184,10 @@ class Scheduler:
             room = self.max_batch_tokens - len(served)
             if decoding:
                 room = min(room, self.max_prefill_tokens)
-            budget = min(room, self.budget.n_tokens(len(served)))
-            if not again:
-                self._n_turns = 1 if self._is_longest_turn else self._n_turns + 1
-            self._is_longest_turn = self._n_turns >= _TURNS and not urgent
-            turns = sorted(urgent or prefilling, key=self._n_to_go)
-            if self._is_longest_turn:
-                turns.remove(prefilling[0])  # they are in the order of admission
-                turns.insert(0, prefilling[0])
+            budget = room
+            if self._n_alone <= _ALONE_AFTER:
+                budget = min(room, self.budget.n_tokens(len(served)))
+            turns = self._turns(urgent or prefilling, is_urgent=bool(urgent), again=again)
             chunks += self._prefill_chunks(turns, budget, room)
         chunks.sort(key=_slot)
         plan = StepPlan(tuple(chunks), prefill_budget=budget)
@@ -249,6 +252,17 @@ class Scheduler:
         most = min(room, int(self.budget.n_tokens(0) * (1 + _SMALL_REST)))
         short = [sequence for sequence in prefilling if sequence.n_left <= most]
         return short if len(short) > len(decoding) else []
+
+    def _turns(self, prompts: list[Sequence], *, is_urgent: bool, again: bool) -> list[Sequence]:
+        """Who goes first. ``prompts`` come in the order of admission."""
+        if not again:
+            self._n_turns = 1 if self._is_longest_turn else self._n_turns + 1
+        self._is_longest_turn = self._n_turns >= _TURNS and not is_urgent
+        turns = sorted(prompts, key=self._n_to_go)
+        if self._is_longest_turn:
+            turns.remove(prompts[0])
+            turns.insert(0, prompts[0])
+        return turns
 
     def _prefill_chunks(self, turns: list[Sequence], budget: int, room: int) -> list[Chunk]:
         """The prompts' parts of a step: ``budget`` tokens, and never more than ``room``."""
