@@ -26,9 +26,9 @@ CACHE_TYPES = {
 """What ``llama-server --cache-type-k`` takes (common/arg.cpp); with other types making a context
 ends the process or computes nonsense."""
 
-PROMPT_ROWS_BYTES = 24 * 2**20
-"""What the logits of a chunk of a prompt may take, where its logprobs are wanted. 24 MiB are 41
-rows of 152k entries or 192 of 32k. Resident memory grows by nearly twice as much, for llama.cpp has
+PROMPT_ROWS_BYTES = 12 * 2**20
+"""What the logits of a chunk of a prompt may take, where its logprobs are wanted. 12 MiB are 20
+rows of 152k entries or 96 of 32k. Resident memory grows by nearly twice as much, for llama.cpp has
 such rows in its compute buffer too: 1.16 MB a row of 152k entries. More would gain little: a prompt
 of 246 tokens took 2.38 s in chunks of 20, 2.34 in chunks of 41 and 2.03 in one (0.5 B parameters,
 152k entries, one thread), and 1.39 s without logprobs."""
