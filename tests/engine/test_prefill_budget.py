@@ -235,20 +235,23 @@ def test_statistics_say_what_the_last_budget_was_made_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_decode", "base_s", "target_s"),
-    [
-        (1, 0.01, 0.15),
-        (7, 0.03, 0.15),
-        (8, 0.03, 0.21),
-        (16, 0.02, 0.15),
-        (16, 0.1, 0.3),
-        (7, 0.1, 0.3),
-    ],
+    ("n_decode", "n_prompts", "seconds"), [(8, 3, 0.15), (8, 4, 0.4), (12, 0, 0.4), (0, 16, 0.15)]
 )
-def test_automatic_target_is_larger_from_eight_streams_on_up_to_a_limit(
-    n_decode: int, base_s: float, target_s: float
+def test_budget_is_larger_where_many_sequences_decode_or_have_prompts(
+    n_decode: int, n_prompts: int, seconds: float
 ) -> None:
     budget = PrefillBudget(None)
     for _ in range(9):
-        budget.note(n_decode=n_decode, n_prefill=0, seconds=base_s)
-    assert budget.target_s(n_decode) == pytest.approx(target_s)
+        budget.note(n_decode=n_decode, n_prefill=0, seconds=0.02)
+    budget.n_tokens(n_decode, n_prompts=n_prompts)
+    statistics = budget.statistics()
+    assert statistics is not None
+    assert statistics.target_s == pytest.approx(seconds)
+
+
+def test_given_target_holds_for_any_number_of_sequences() -> None:
+    budget = PrefillBudget(0.1)
+    budget.n_tokens(16, n_prompts=16)
+    statistics = budget.statistics()
+    assert statistics is not None
+    assert statistics.target_s == pytest.approx(0.1)

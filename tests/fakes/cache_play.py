@@ -44,7 +44,7 @@ class Budget(Unbounded):
     now: int = 10**9
     seconds: float = 1.0
 
-    def n_tokens(self, n_decode: int) -> int:  # noqa: ARG002 - the protocol's
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:  # noqa: ARG002 - the protocol's
         return self.now
 
     def target_s(self, n_decode: int) -> float:  # noqa: ARG002 - the protocol's

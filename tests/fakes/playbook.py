@@ -67,7 +67,7 @@ def a_request(
 class Unbounded:
     """A budget that leaves it to the other limits how much a step computes."""
 
-    def n_tokens(self, n_decode: int) -> int:  # noqa: ARG002 - the protocol's
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:  # noqa: ARG002 - the protocol's
         return 10**9
 
     def target_s(self, n_decode: int) -> float:  # noqa: ARG002 - the protocol's

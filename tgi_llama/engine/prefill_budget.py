@@ -60,18 +60,17 @@ _ALONE_FACTOR = 6.0
 too often, large ones hold up whoever comes next."""
 
 
-_MANY_STREAMS = 8
-_FACTOR_FOR_MANY = 7.0
-_MOST_FOR_MANY_S = 0.3
-"""From eight streams on a step with prompts may take seven times as long as one without, up to
-0.3 s. Small chunks are slow, and what that costs all streams is more than the wait: 16 streams of
-the 0.5 B shape made 0.91 of llama-server's tokens with 150 ms, and 0.95 to 0.99 with this."""
+_MANY_STREAMS = 12
+_MANY_S = 0.4
+"""Where at least twelve sequences decode or have prompts to compute, a step with prompts may take
+0.4 s. Small chunks are slow, and what that costs all of them is more than the wait: 16 streams of
+the 0.5 B shape made 0.91 of llama-server's tokens with 150 ms, and 1.01 with 400."""
 
 
 class StepBudget(Protocol):
     """What the scheduler asks; ``PrefillBudget`` says what the methods mean."""
 
-    def n_tokens(self, n_decode: int) -> int: ...
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int: ...
 
     def target_s(self, n_decode: int) -> float: ...
 
@@ -139,10 +138,13 @@ class PrefillBudget:
             if len(base.values) == _N_TRUSTED_BASES:
                 bisect.insort(self._trusted, n_decode)
 
-    def n_tokens(self, n_decode: int) -> int:
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:
         """The largest of CHUNK_SIZES that keeps a step with ``n_decode`` decoding sequences within
-        the target; the smallest if none does, so that prompts always get on."""
+        the target; the smallest if none does, so that prompts always get on. ``n_prompts``: the
+        sequences whose prompts are to be computed."""
         target_s, base_s = self.target_s(n_decode), self._base_s(n_decode)
+        if self._target_s is None and n_decode > 0 and n_decode + n_prompts >= _MANY_STREAMS:
+            target_s = max(target_s, _MANY_S)
         n_tokens, token_s = self._largest_within(target_s - base_s)
         self._last = PrefillBudgetStatistics(
             n_tokens=n_tokens, target_s=target_s, base_s=base_s, token_s=token_s
@@ -156,10 +158,7 @@ class PrefillBudget:
         if self._target_s is not None:
             return self._target_s
         base_s = self._base_s(n_decode)
-        many_s = 0.0
-        if n_decode >= _MANY_STREAMS:
-            many_s = min(_FACTOR_FOR_MANY * base_s, _MOST_FOR_MANY_S)
-        return max(self._min_target_s, many_s, self._automatic_factor * base_s)
+        return max(self._min_target_s, self._automatic_factor * base_s)
 
     def statistics(self) -> PrefillBudgetStatistics | None:
         """None before the first budget."""

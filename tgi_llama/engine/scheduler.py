@@ -186,7 +186,7 @@ class Scheduler:
                 room = min(room, self.max_prefill_tokens)
             budget = room
             if self._n_alone <= _ALONE_AFTER:
-                budget = min(room, self.budget.n_tokens(len(served)))
+                budget = min(room, self.budget.n_tokens(len(served), n_prompts=len(prefilling)))
             turns = self._turns(urgent or prefilling, is_urgent=bool(urgent), again=again)
             chunks += self._prefill_chunks(turns, budget, room)
         chunks.sort(key=_slot)
