@@ -109,9 +109,10 @@ class PrefillBudget:
     """Learns what steps cost, and says how many prompt tokens the next one may have. Pure state;
     decode thread only.
 
-    Without a target it is ``automatic_factor`` times what a step takes without prompts, more for
-    many streams, and at least ``min_target_s``. Where nothing decodes no stream waits, but a
-    newcomer does: there it is ``alone_s``, and more for models that take long for a token.
+    Without a target it is ``automatic_factor`` times what a step takes without prompts, at least
+    ``min_target_s``, and for prompts at least 0.4 s where many sequences run. Where nothing decodes
+    no stream waits, but a newcomer does: there it is ``alone_s``, and more for models that take
+    long for a token.
     """
 
     _target_s: float | None
@@ -152,7 +153,8 @@ class PrefillBudget:
         return n_tokens
 
     def target_s(self, n_decode: int) -> float:
-        """How long a step with ``n_decode`` decoding sequences may take."""
+        """How long a step with ``n_decode`` decoding sequences may take, whatever holds them up.
+        ``n_tokens`` allows prompts more where many sequences run."""
         if n_decode == 0:
             return max(self._alone_s, _ALONE_FACTOR * self._base_s(1))
         if self._target_s is not None:

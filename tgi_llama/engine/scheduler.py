@@ -4,10 +4,10 @@ Theory of operation
 -------------------
 A submitted sequence waits in a queue (first come, first served) until ``engine/placement.py`` finds
 a slot for it. From then on every step serves it: a running sequence decodes one token, a new one
-has a chunk of its prompt computed. Decoding sequences always come first. What prompts may add to a
-step is a budget of measured milliseconds (``engine/prefill_budget.py``), because every running
-stream waits for the whole step; ``max_prefill_tokens`` caps it. Where nobody decodes, the budget is
-larger, but not without bounds: whoever comes next waits for the step too.
+has a chunk of its prompt computed. What prompts may add to a step is a budget of measured
+milliseconds (``engine/prefill_budget.py``), because every running stream waits for the whole step;
+``max_prefill_tokens`` caps it. Where nobody decodes there is a bound as well, because whoever comes
+next waits for the step too; only a prompt that has been alone for a few steps has whole batches.
 
 While more prompts are about to be done than sequences decode, the latter are held back for a few
 steps: most of those who wait then wait for the prompts, and a decode costs nearly the same for one
