@@ -28,13 +28,17 @@ ALLOWED = {
     "metrics": LEAVES,
     "wire": LEAVES,
     "text": LEAVES,
-    "validation": LEAVES | {"wire"},
+    "structured": LEAVES,
+    "turns": LEAVES | {"structured"},
+    "validation": LEAVES | {"structured", "turns", "wire"},
     "engine": LEAVES | {"text"},
     "llama": LEAVES | {"config", "engine.model_runner", "engine.kv_cache", "host_memory", "text"},
     "admission": LEAVES | {"engine"},
-    "server": LEAVES | {"admission", "engine", "metrics", "text", "validation", "wire"},
+    "server": LEAVES
+    | {"admission", "engine", "metrics", "structured", "text", "turns", "validation", "wire"},
     "lifecycle": LEAVES
     | {"admission", "config", "engine", "llama", "metrics", "model_files", "server", "text"}
+    | {"structured", "turns"}
     | {"host_memory", "validation"},  # host_memory: the engine, which knows no system, asks it
     "bench": {"errors"},  # it knows servers by their URL only
     "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "option"},
@@ -55,7 +59,14 @@ HOMES = {
     "flask_swagger_ui": set(),  # its files are served, its code is not run
     "cattrs": {"wire"},
     "orjson": {"wire", "bench"},
-    "json": {"wire", "text", "logs", "builtin"},  # text: a model's config files; logs: JSON lines
+    "json": {
+        "wire",
+        "text",
+        "logs",
+        "structured",
+        "turns",
+        "builtin",
+    },  # text: a model's config files; logs: JSON lines
     "h11": {"server", "bench"},
     "rich": {"bench"},
     "matplotlib": {"bench"},
@@ -63,6 +74,7 @@ HOMES = {
     "trio": {"admission", "asgi", "bench", "engine", "lifecycle", "server"},
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
+    "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
     "click": {"bench", "cli"},
     "asyncio": set(),
     "torch": {"builtin"},

@@ -5,7 +5,8 @@ ours. Words are explained in ``docs/glossary.md``.
 """
 
 import enum
-from typing import NamedTuple, NewType
+from collections.abc import Sequence
+from typing import NamedTuple, NewType, Protocol
 
 import attrs
 
@@ -65,6 +66,47 @@ class StoppingParameters:
     ignore_eos: bool = False
 
 
+class GrammarState(Protocol):
+    """Where one sequence stands in its grammar. One thread at a time: the decode thread, or the one
+    that computes masks for it meanwhile.
+
+    A step that cannot be done, because a token is refused or a limit of the grammar engine is
+    reached, raises GenerationError; the state is of no use afterwards.
+    """
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing may follow any more but the end of generation."""
+        ...
+
+    def allows(self, token: TokenId) -> bool:
+        """Whether the token may come next. Cheaper than a mask; changes nothing."""
+        ...
+
+    def fill_mask(self, address: int, n_bytes: int) -> None:
+        """Writes a bit per token, the lowest of each byte first: 1 where the token may come next.
+        Tokens that end the generation may where the text so far is all that the grammar asks for.
+        Lets go of the interpreter lock. ``n_bytes``: a multiple of 4, at least a bit per token."""
+        ...
+
+    def forced(self) -> Sequence[TokenId]:
+        """The tokens that must come next because the grammar leaves no choice; often none. Changes
+        nothing."""
+        ...
+
+    def take(self, token: TokenId) -> None:
+        """The token was chosen."""
+        ...
+
+
+class Constraint(Protocol):
+    """A compiled grammar. Immutable, so requests on any thread may share it."""
+
+    def start(self) -> GrammarState:
+        """The state before the first token."""
+        ...
+
+
 @attrs.frozen(kw_only=True)
 class GenerationRequest:
     """One validated generation. ``prompt_ids`` holds at least one token."""
@@ -82,6 +124,11 @@ class GenerationRequest:
     the vocabulary per prompt token, and no cells of another request can be used."""
     n_prompt_top_tokens: int = 0
     """List this many likeliest tokens at each position of the prompt; needs ``prompt_logprobs``."""
+    constraint: Constraint | None = None
+    """What the generated text must be like."""
+    shown_controls: frozenset[TokenId] = frozenset()
+    """Control tokens that are part of the visible text, by their spelling: the marks of a chat
+    turn's parts, which ``turns`` takes out again."""
 
 
 @attrs.frozen
