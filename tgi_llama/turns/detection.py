@@ -1,0 +1,70 @@
+"""Which format a model's turns have, by the text of its chat template.
+
+A template's text shows how earlier calls are written into the prompt, and so how the model was
+trained to write them. The table's order matters: the first
+entry that fits is taken, and the last one where none does.
+"""
+
+from collections.abc import Iterable
+
+import attrs
+
+from tgi_llama.errors import ConfigError
+
+from .formats import Calls, MarkedFormat
+from .hermes import HermesCalls
+from .parts import TurnFormat
+from .reasoning import detect_reasoning
+
+
+@attrs.frozen
+class Family:
+    """An entry of the table."""
+
+    calls: Calls
+    needles: tuple[tuple[str, ...], ...]
+    """Alternatives; all texts of one of them must occur in the template."""
+
+    def fits(self, template_source: str) -> bool:
+        return any(all(text in template_source for text in texts) for texts in self.needles)
+
+
+FAMILIES: tuple[Family, ...] = (Family(HermesCalls(), needles=(("<tool_call>", "</tool_call>"),)),)
+
+FORMAT_NAMES: tuple[str, ...] = ("auto", *(family.calls.name for family in FAMILIES))
+"""What ``--tool-format`` may be."""
+
+
+def turn_format(
+    template_sources: Iterable[str],
+    control_spellings: Iterable[str],
+    *,
+    name: str = "auto",
+) -> TurnFormat:
+    """The format of a model with these templates (the one for tools first) and these control tokens
+    in its vocabulary; ``name`` decides for itself where it is not ``auto``. Raises ConfigError for
+    a name that there is not."""
+    source = "\n".join(template_sources)
+    reasoning = detect_reasoning(source)
+    if name != "auto":
+        return MarkedFormat(_by_name(name), reasoning)
+    return MarkedFormat(_by_text(source, control_spellings), reasoning)
+
+
+def _by_name(name: str) -> Calls:
+    for family in FAMILIES:
+        if family.calls.name == name:
+            return family.calls
+    raise ConfigError(f"tool format {name!r}: must be one of {', '.join(FORMAT_NAMES)}")
+
+
+def _by_text(source: str, control_spellings: Iterable[str]) -> Calls:
+    """A template that shows tools but no calls leaves it to the vocabulary."""
+    texts = [source]
+    if "tools" in source:
+        texts.append("\n".join((source, *control_spellings)))
+    for text in texts:
+        for family in FAMILIES:
+            if family.fits(text):
+                return family.calls
+    return FAMILIES[-1].calls

@@ -1,0 +1,109 @@
+"""A turn format made of two: how a family marks its calls, and how the template marks reasoning."""
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+from tgi_llama.structured.grammar import Grammar, JsonSchemaGrammar
+
+from .incoming import Steps
+from .lark import GrammarWriter, one_of
+from .parts import TurnPlan, TurnRequest, TurnTool
+from .reader import TurnReader
+from .reasoning import Opening, ReasoningMarks, opening, read_reasoning, reasoning_rule
+
+
+class Calls(Protocol):
+    """How a family of models marks tool calls in what follows the reasoning. Immutable."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Texts that may be control tokens of a vocabulary and that the reader must see."""
+        ...
+
+    def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
+        """An expression for all that may follow the reasoning, where tools may be called."""
+        ...
+
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
+        """Takes apart what follows the reasoning, where tools may be called."""
+        ...
+
+
+@attrs.frozen
+class MarkedFormat:
+    """A ``TurnFormat``."""
+
+    calls: Calls
+    reasoning: ReasoningMarks | None = None
+
+    @property
+    def name(self) -> str:
+        return self.calls.name
+
+    def plan(self, request: TurnRequest) -> TurnPlan:
+        start = Opening.CLOSED
+        if self.reasoning is not None:
+            start = opening(self.reasoning, request.prompt_end)
+        if not request.tools and start is Opening.CLOSED:
+            return TurnPlan(grammar=request.content, shown_controls=frozenset(), make_parser=None)
+        names = frozenset(tool.name for tool in request.tools)
+        script = functools.partial(self._read, request=request, start=start)
+        marks = self.calls.marks if request.tools else ()
+        if self.reasoning is not None:
+            marks += (self.reasoning.begin, self.reasoning.end)
+        controls = request.control_spellings
+        return TurnPlan(
+            grammar=self._grammar(request, start),
+            shown_controls=frozenset(controls[mark] for mark in marks if mark in controls),
+            make_parser=functools.partial(TurnReader, script, names),
+        )
+
+    def _grammar(self, request: TurnRequest, start: Opening) -> Grammar | None:
+        if not request.tools and request.content is None:
+            return None
+        grammar = GrammarWriter(request.control_spellings)
+        if request.tools:
+            rest = self.calls.rule(grammar, request)
+        else:
+            assert request.content is not None
+            rest = grammar.part(request.content)
+        rest = grammar.rule("turn", rest)
+        if self.reasoning is None:
+            return grammar.grammar(rest)
+        gap = request.must_call or request.content is not None
+        before = reasoning_rule(grammar, self.reasoning, start, gap=gap)
+        return grammar.grammar(f"{before} {rest}".strip())
+
+    def _read(self, reader: TurnReader, *, request: TurnRequest, start: Opening) -> Steps[None]:
+        if self.reasoning is not None:
+            yield from read_reasoning(reader, self.reasoning, start, split=request.split_reasoning)
+        if request.tools:
+            yield from self.calls.read(reader, request)
+
+
+def arguments_grammar(tool: TurnTool) -> JsonSchemaGrammar:
+    """What a call's arguments must be like: an object, whatever the tool's schema says."""
+    schema = tool.parameters
+    if schema is None or schema is True or schema == {}:
+        schema = {"type": "object"}
+    elif isinstance(schema, dict) and "type" not in schema:
+        schema = {"type": "object", **schema}
+    return JsonSchemaGrammar(schema=schema, field=f"{tool.field}.parameters")
+
+
+def call_objects(grammar: GrammarWriter, tools: Sequence[TurnTool], *, arguments_key: str) -> str:
+    """An expression for ``{"name": "...", "arguments": {...}}``, spelled as templates spell it."""
+    middle = f', "{arguments_key}": '
+    choices = [
+        f"{grammar.text(json.dumps(tool.name, ensure_ascii=False) + middle)}"
+        f" {grammar.part(arguments_grammar(tool))}"
+        for tool in tools
+    ]
+    return f"""{grammar.text('{"name": ')} {one_of(choices)} {grammar.text("}")}"""
