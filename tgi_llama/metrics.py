@@ -170,6 +170,10 @@ class Metrics:
         total_buckets = _hundredths(limits.max_total_tokens)
         self._requests = self._counter("tgi_request_count", "Total number of requests")
         self._successes = self._counter("tgi_request_success", "Number of successful requests")
+        self._tool_parse_failures = self._counter(
+            "tgi_llama_tool_parse_failures",
+            "Answers with markup of tool calls that could not be read and was given out as text",
+        )
         self._failures = Counter("tgi_request_failure", "", ["err"], registry=self._registry)
         self._duration = self._duration_histogram("tgi_request_duration", "Request duration")
         self._validation_duration = self._duration_histogram(
@@ -290,6 +294,9 @@ class Metrics:
 
     def request_succeeded(self) -> None:
         self._successes.inc()
+
+    def tool_parse_failed(self) -> None:
+        self._tool_parse_failures.inc()
 
     def request_failed(self, kind: FailureKind) -> None:
         self._failures.labels(kind.value).inc()

@@ -408,7 +408,7 @@ async def test_echo_alone_shows_and_counts_no_token(make_site, streamed):
         (COMPLETIONS, {"prompt": "x", "temperature": -1}, 429, "overloaded"),
         (
             CHAT,
-            {"messages": MESSAGES, "tools": [], "response_format": {"type": "json_object"}},
+            {"messages": MESSAGES, "tools": [], "tool_choice": "f"},
             422,
             "tool_error",
         ),

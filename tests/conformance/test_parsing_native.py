@@ -10,6 +10,8 @@ from tgi_llama.wire.generate_requests import (
     CompatGenerateRequest,
     GenerateParameters,
     GenerateRequest,
+)
+from tgi_llama.wire.grammar_requests import (
     JsonGrammar,
     JsonSchema,
     JsonSchemaGrammar,
@@ -32,6 +34,12 @@ OPTIONAL = [
     "top_n_tokens",
     "grammar",
     "adapter_id",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "guided_whitespace_pattern",
+    "structured_outputs",
 ]
 
 NOT_NULLABLE = ["stop", "do_sample", "watermark", "details", "decoder_input_details"]

@@ -91,10 +91,6 @@ def test_precheck_of_generate_leaves_the_rest_for_later(parameters: dict[str, ob
     [
         ({"tools": TOOLS}, "`tools` is not supported by this server"),
         ({"tools": TOOLS, "tool_choice": "g"}, "Tool with name g not found"),
-        (
-            {"tools": TOOLS, "response_format": {"type": "json_object"}},
-            "Grammar and tools are mutually exclusive",
-        ),
         ({"n": 4}, "`n` must be > 0 and <= 3. Given: 4"),
     ],
 )

@@ -1,23 +1,32 @@
-"""Rules 18 to 21 of contract section 2.5, on native requests and on chats (section 2.11)."""
+"""Rules 18 to 21 of contract section 2.5, on native requests and on chats (section 2.11), and the
+grammars that the fields of all APIs ask for."""
 
 import json
 
 import pytest
+from fakes.constraints import RememberingCompiler, constraints
 from fakes.validation import ByteTokenizer, TaggedTemplates
 
 from tgi_llama.errors import ValidationError
+from tgi_llama.structured.grammar import (
+    ChoiceGrammar,
+    Grammar,
+    JsonSchemaGrammar,
+    LarkGrammar,
+    RegexGrammar,
+)
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
 from tgi_llama.wire.generate_requests import GenerateRequest
-from tgi_llama.wire.openai_requests import ChatRequest
+from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
 NO_PROPERTIES = "grammar is not valid: Grammar must have a 'properties' field"
 
 
 def validator(*, grammar_support: bool = True) -> Validator:
     limits = Limits(max_input_tokens=20, max_total_tokens=40, grammar_support=grammar_support)
-    return Validator(limits, ByteTokenizer(), TaggedTemplates())
+    return Validator(limits, ByteTokenizer(), TaggedTemplates(), constraints=constraints())
 
 
 def refusal_of_generate(
@@ -92,10 +101,13 @@ def test_rule_19_null_is_neither_object_nor_string() -> None:
     assert str(error) == "grammar is not supported"
 
 
-def test_rule_21_openais_layout_needs_properties_too() -> None:
-    error = refusal_of_chat({"type": "json_schema", "json_schema": {"name": "n", "schema": {}}})
+def test_rule_21_is_for_tgis_layouts_only() -> None:
+    error = refusal_of_chat({"type": "json_schema", "value": {"schema": {}}})
     assert str(error) == NO_PROPERTIES
-    assert error.field == "response_format.json_schema.schema"
+    asked = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"$ref": "#/$defs/a"}}}
+    assert of_chat(response_format=asked) == JsonSchemaGrammar(
+        schema={"$ref": "#/$defs/a"}, field="response_format.json_schema.schema"
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,3 +159,192 @@ def test_rule_grammar_is_judged_after_everything_else(
 def test_rule_response_format_is_judged_after_the_lengths() -> None:
     error = refusal_of_chat({"type": "json", "value": 3}, content="a" * 21)
     assert str(error).startswith("`inputs` must have less than")
+
+
+# --- what the fields ask for ----------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def compiled_by(request: ChatRequest | CompletionRequest | GenerateRequest) -> Grammar:
+    compiler = RememberingCompiler()
+    limits = Limits(max_input_tokens=20, max_total_tokens=40)
+    made_by = Validator(
+        limits, ByteTokenizer(), TaggedTemplates(), constraints=constraints(compiler=compiler)
+    )
+    match request:
+        case ChatRequest():
+            prepared = made_by.chat(request)
+        case CompletionRequest():
+            prepared = made_by.completion(request)
+        case GenerateRequest():
+            prepared = made_by.generate(request, streaming=False)
+    (grammar,) = compiler.grammars  # once, however many generations there are
+    assert all(one.request.constraint is not None for one in prepared)
+    return grammar
+
+
+def of_chat(**fields: object) -> Grammar:
+    messages = [{"role": "user", "content": "hi"}]
+    return compiled_by(parse(ChatRequest, json.dumps({"messages": messages, **fields}).encode()))
+
+
+def of_completion(**fields: object) -> Grammar:
+    body = {"prompt": ["a", "b"], "n": 2, **fields}
+    return compiled_by(parse(CompletionRequest, json.dumps(body).encode()))
+
+
+def of_generate(**parameters: object) -> Grammar:
+    body = {"inputs": "a", "parameters": {"do_sample": True, "best_of": 2, **parameters}}
+    return compiled_by(parse(GenerateRequest, json.dumps(body).encode()))
+
+
+ANY_ROUTE = [
+    ({"guided_json": SCHEMA}, "guided_json", JsonSchemaGrammar, SCHEMA),
+    ({"guided_json": json.dumps(SCHEMA)}, "guided_json", JsonSchemaGrammar, SCHEMA),
+    ({"guided_json": True}, "guided_json", JsonSchemaGrammar, True),
+    ({"guided_regex": "a+"}, "guided_regex", RegexGrammar, "a+"),
+    ({"guided_choice": ["a", "b"]}, "guided_choice", ChoiceGrammar, ("a", "b")),
+    ({"guided_grammar": "root ::= a"}, "guided_grammar", LarkGrammar, "root ::= a"),
+    (
+        {"structured_outputs": {"json": SCHEMA}},
+        "structured_outputs.json",
+        JsonSchemaGrammar,
+        SCHEMA,
+    ),
+    ({"structured_outputs": {"regex": "a"}}, "structured_outputs.regex", RegexGrammar, "a"),
+    (
+        {"structured_outputs": {"choice": ["a"]}},
+        "structured_outputs.choice",
+        ChoiceGrammar,
+        ("a",),
+    ),
+    ({"structured_outputs": {"grammar": "x"}}, "structured_outputs.grammar", LarkGrammar, "x"),
+    (
+        {"structured_outputs": {"json_object": True}},
+        "structured_outputs.json_object",
+        JsonSchemaGrammar,
+        {"type": "object"},
+    ),
+    ({"grammar": {"type": "json", "value": SCHEMA}}, "grammar.value", JsonSchemaGrammar, SCHEMA),
+    (
+        {"grammar": {"type": "json_object", "value": json.dumps(SCHEMA)}},
+        "grammar.value",
+        JsonSchemaGrammar,
+        SCHEMA,
+    ),
+    ({"grammar": {"type": "regex", "value": "a"}}, "grammar.value", RegexGrammar, "a"),
+    (
+        {"grammar": {"type": "json_schema", "value": {"name": "x", "schema": SCHEMA}}},
+        "grammar.value.schema",
+        JsonSchemaGrammar,
+        SCHEMA,
+    ),
+]
+
+OPENAI_ROUTES = [
+    ({"grammar": "root ::= a"}, "grammar", LarkGrammar, "root ::= a"),
+    ({"json_schema": SCHEMA}, "json_schema", JsonSchemaGrammar, SCHEMA),
+    (
+        {"response_format": {"type": "json_object"}},
+        "response_format",
+        JsonSchemaGrammar,
+        {"type": "object"},
+    ),
+    (
+        {"response_format": {"type": "json_object", "value": SCHEMA}},
+        "response_format.value",
+        JsonSchemaGrammar,
+        SCHEMA,
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
+        "response_format.json_schema.schema",
+        JsonSchemaGrammar,
+        SCHEMA,
+    ),
+    (
+        {"response_format": {"type": "json_schema", "value": {"schema": SCHEMA}}},
+        "response_format.value.schema",
+        JsonSchemaGrammar,
+        SCHEMA,
+    ),
+    (
+        {"response_format": {"type": "regex", "value": "a"}},
+        "response_format.value",
+        RegexGrammar,
+        "a",
+    ),
+]
+
+NAMES = {
+    JsonSchemaGrammar: "schema",
+    RegexGrammar: "pattern",
+    ChoiceGrammar: "choices",
+    LarkGrammar: "text",
+}
+
+
+@pytest.mark.parametrize(("fields", "field", "kind", "content"), ANY_ROUTE + OPENAI_ROUTES)
+def test_grammar_of_an_openai_request_is_what_it_asks_for(
+    fields: dict[str, object], field: str, kind: type, content: object
+) -> None:
+    expected = kind(field=field, **{NAMES[kind]: content})
+    assert of_chat(**fields, n=2) == expected
+    assert of_completion(**fields) == expected
+
+
+@pytest.mark.parametrize(("fields", "field", "kind", "content"), ANY_ROUTE)
+def test_grammar_of_a_native_request_is_what_it_asks_for(
+    fields: dict[str, object], field: str, kind: type, content: object
+) -> None:
+    expected = kind(field=f"parameters.{field}", **{NAMES[kind]: content})
+    assert of_generate(**fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "text"),
+    [
+        (
+            {"guided_json": {}, "guided_regex": "a"},
+            "guided_regex",
+            "`guided_regex` cannot be used with `guided_json`",
+        ),
+        (
+            {"response_format": {"type": "json_object"}, "guided_choice": ["a"]},
+            "guided_choice",
+            "`guided_choice` cannot be used with `response_format`",
+        ),
+        ({"guided_json": "{"}, "guided_json", None),
+        (
+            {"guided_json": 3},
+            "guided_json",
+            'grammar is not valid: 3 is not of types "boolean", "object"',
+        ),
+        ({"guided_choice": []}, "guided_choice", "there must be something to choose from"),
+        ({"structured_outputs": {}}, "structured_outputs", None),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs", None),
+        ({"structured_outputs": {"structural_tag": {}}}, "structured_outputs.structural_tag", None),
+        (
+            {"guided_json": {}, "guided_whitespace_pattern": " "},
+            "guided_whitespace_pattern",
+            "`guided_whitespace_pattern` is not supported by this server",
+        ),
+    ],
+)
+def test_contradictory_or_empty_grammars_are_refused_at_their_place(
+    fields: dict[str, object], field: str, text: str | None
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        of_chat(**fields)
+    assert caught.value.field == field
+    assert text in (None, str(caught.value))
+
+
+def test_grammar_is_not_supported_where_nothing_compiles_it() -> None:
+    limits = Limits(max_input_tokens=20, max_total_tokens=40)
+    bare = Validator(limits, ByteTokenizer(), TaggedTemplates())
+    request = parse(GenerateRequest, b'{"inputs": "a", "parameters": {"guided_regex": "a"}}')
+    with pytest.raises(ValidationError, match=r"^grammar is not supported$") as caught:
+        bare.generate(request, streaming=False)
+    assert caught.value.field == "parameters.guided_regex"

@@ -6,8 +6,9 @@ import pytest
 from fakes.validation import ByteTokenizer
 
 from tgi_llama.errors import ValidationError
+from tgi_llama.validation.prepared import PreparedGeneration
 from tgi_llama.validation.rules import Limits
-from tgi_llama.validation.validator import PreparedGeneration, Validator
+from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
 from tgi_llama.wire.generate_requests import GenerateRequest
 
@@ -181,10 +182,6 @@ def test_rule_first_broken_one_wins(parameters: dict[str, object], first: str) -
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("grammar", {"type": "json", "value": {"properties": {}}}),
-        ("grammar", {"type": "json", "value": '{"properties": {}}'}),
-        ("grammar", {"type": "json_schema", "value": {"schema": {"properties": {}}}}),
-        ("grammar", {"type": "regex", "value": "("}),
         ("adapter_id", "x"),
     ],
 )

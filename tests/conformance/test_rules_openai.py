@@ -6,8 +6,9 @@ import pytest
 from fakes.validation import ByteTokenizer, TaggedTemplates
 
 from tgi_llama.errors import SuffixNotSupported, TooManyPrompts, ValidationError
+from tgi_llama.validation.prepared import PreparedGeneration
 from tgi_llama.validation.rules import Limits
-from tgi_llama.validation.validator import PreparedGeneration, Validator
+from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
@@ -169,19 +170,8 @@ def test_rule_unusable_prompt_is_named_by_its_place(prompt: object, field: str) 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("grammar", {"type": "regex", "value": "a"}),
         ("adapter_id", "x"),
-        ("guided_json", {}),
-        ("guided_regex", "a"),
-        ("guided_choice", ["a"]),
-        ("guided_grammar", "root ::= a"),
         ("tools", [{"function": {"name": "f"}}]),
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_object", "value": {"properties": {}}}),
-        ("response_format", {"type": "json", "value": '{"properties": {}}'}),
-        ("response_format", {"type": "json_schema", "json_schema": {"schema": SCHEMA}}),
-        ("response_format", {"type": "json_schema", "value": {"schema": SCHEMA}}),
-        ("response_format", {"type": "regex", "value": "("}),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "x"}),
         ("functions", [{"name": "f"}]),

@@ -1,6 +1,11 @@
-"""Contract section 6, as far as it is in force while tools are refused: over HTTP."""
+"""Contract section 6 as far as it is in force, and what decisions.md puts for the rest: over
+HTTP. How calls are read is in ``tests/turns`` and ``tests/server/test_chat_turns.py``."""
+
+import json
 
 import pytest
+from fakes.constraints import constraints
+from fakes.engine import FakeEngine, generated
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -23,18 +28,31 @@ async def test_6_2_unknown_name_is_a_tool_error(make_site, stream):
         assert await told(response) == (422, "Tool error: Tool with name g not found", "tool_error")
 
 
-async def test_6_2_grammar_beside_tools_is_a_tool_error(make_site):
+async def test_6_2_grammar_beside_tools_is_for_the_content(make_site):
     grammar = {"type": "json", "value": {"properties": {}}}
-    response = await ask(await make_site(), tools=[], response_format=grammar)
-    assert await told(response) == (
-        422,
-        "Tool error: Grammar and tools are mutually exclusive",
-        "tool_error",
-    )
+    site = await make_site(constraints=constraints())
+    response = await ask(site, tools=TOOLS, response_format=grammar)
+    assert response.status_code == 200
+    (request,) = site.engine.requests
+    assert request.constraint is not None
 
 
 @pytest.mark.parametrize("choice", ["auto", "required", "f", None])
-async def test_6_tools_are_refused_by_name(make_site, choice):
+async def test_6_5_call_is_answered_with_one_run(make_site, choice):
+    call = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+    site = await make_site(FakeEngine(generated(call)), constraints=constraints())
+    response = await ask(site, tools=TOOLS, tool_choice=choice)
+    (one,) = (await response.get_json())["choices"]
+    assert one["finish_reason"] == "tool_calls"
+    assert one["message"]["content"] is None
+    (made,) = one["message"]["tool_calls"]
+    assert made["function"]["name"] == "f"
+    assert json.loads(made["function"]["arguments"]) == {"a": 1}
+    assert len(site.engine.requests) == 1
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", "f", None])
+async def test_6_tools_are_refused_by_name_where_nothing_reads_calls(make_site, choice):
     response = await ask(await make_site(), tools=TOOLS, tool_choice=choice)
     assert await told(response) == (
         422,

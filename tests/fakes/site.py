@@ -21,6 +21,7 @@ from tgi_llama.server.app import create_app
 from tgi_llama.server.listener import HttpServer, bind
 from tgi_llama.server.services import Services, Settings
 from tgi_llama.text.tokenizer import EncodedToken
+from tgi_llama.validation.constraints import Constraints
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
 
@@ -144,6 +145,7 @@ async def build_site(
     clock: Callable[[], float] = lambda: 0.5,
     max_best_of: int = 2,
     model_id: str = "test/model",
+    constraints: Constraints | None = None,
     **settings: object,
 ) -> Site:
     """The fake engine's timings are 1.0, 1.25, 1.5 and 2.0. Drawn seeds are 7, 8, ..."""
@@ -167,6 +169,7 @@ async def build_site(
             tokenizer,
             PlainTemplate(),
             vocabulary=CharacterVocabulary(),
+            constraints=constraints or Constraints(),
             draw_seed=itertools.count(7).__next__,
         ),
         tokenizer=tokenizer,

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from tgi_llama.generation import FinishReason, Token, TokenEvent, TokenId
 from tgi_llama.server import openai_frames
+from tgi_llama.server.chat_frames import ChatFrames
+from tgi_llama.server.chat_turns import finish_reason as reason_of
 from tgi_llama.server.generate import NativeFrames
-from tgi_llama.server.openai_frames import Answer, ChatFrames, completion_frames
+from tgi_llama.server.openai_frames import Answer, completion_frames
 from tgi_llama.server.sse import Frames, frame
-from tgi_llama.validation.validator import PreparedGeneration, Validator
+from tgi_llama.validation.prepared import PreparedGeneration
+from tgi_llama.validation.validator import Validator
 from tgi_llama.wire import converter, pattern
 from tgi_llama.wire.generate_requests import GenerateParameters, GenerateRequest
 from tgi_llama.wire.generate_responses import StreamResponse
@@ -63,7 +66,7 @@ def completion(**fields: object) -> Sequence[PreparedGeneration]:
 
 
 def chat_chunk(index: int, event: TokenEvent) -> ChatCompletionChunk:
-    reason = openai_frames.finish_reason(event.finish.reason) if event.finish else None
+    reason = reason_of(event.finish.reason) if event.finish else None
     choice = ChatChunkChoice(
         index=index, delta=ChatDelta(content=event.delta), finish_reason=reason
     )
@@ -78,7 +81,7 @@ def chat_chunk(index: int, event: TokenEvent) -> ChatCompletionChunk:
 
 def completion_chunk(index: int, event: TokenEvent, **usage: None) -> CompletionChunk:
     make = CompletionChunkWithUsage if usage else CompletionChunk
-    reason = openai_frames.finish_reason(event.finish.reason) if event.finish else None
+    reason = reason_of(event.finish.reason) if event.finish else None
     return make(
         id=ANSWER.id,
         created=NOW,

@@ -17,7 +17,7 @@ from tgi_llama.generation import (
     TokenId,
 )
 from tgi_llama.server.generations import Collected, Generation, Generations, collect, shown, start
-from tgi_llama.validation.validator import PreparedGeneration
+from tgi_llama.validation.prepared import PreparedGeneration
 
 PREPARED = PreparedGeneration(
     request=GenerationRequest(

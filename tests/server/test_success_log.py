@@ -17,7 +17,7 @@ from tgi_llama.generation import (
 from tgi_llama.logs import JsonFormatter, LineFormatter
 from tgi_llama.metrics import GenerationTimes
 from tgi_llama.server.success_log import describe_duration, describe_parameters, log_success
-from tgi_llama.validation.validator import PreparedGeneration
+from tgi_llama.validation.prepared import PreparedGeneration
 
 TIMES = GenerationTimes(
     total_s=1.5, validation_s=0.0123, queue_s=0.0, inference_s=1.4877, per_token_s=0.000_25

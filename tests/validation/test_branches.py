@@ -7,8 +7,9 @@ import pytest
 from fakes.validation import ByteTokenizer, TaggedTemplates
 
 from tgi_llama.generation import SamplingParameters
+from tgi_llama.validation.prepared import PreparedGeneration
 from tgi_llama.validation.rules import Limits
-from tgi_llama.validation.validator import PreparedGeneration, Validator
+from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest

@@ -8,8 +8,9 @@ from fakes.vocabulary import MID, PRE, SUF, ByteVocabulary
 
 from tgi_llama.errors import SuffixNotSupported, ValidationError
 from tgi_llama.generation import TokenId
+from tgi_llama.validation.prepared import PreparedGeneration
 from tgi_llama.validation.rules import Limits
-from tgi_llama.validation.validator import PreparedGeneration, Validator
+from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.openai_requests import CompletionRequest

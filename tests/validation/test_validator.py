@@ -7,8 +7,9 @@ from fakes.validation import BOS, ByteTokenizer, TaggedTemplates
 
 from tgi_llama.errors import TemplateError, ValidationError
 from tgi_llama.generation import SamplingParameters, TokenId
+from tgi_llama.validation.prepared import PreparedGeneration
 from tgi_llama.validation.rules import Limits
-from tgi_llama.validation.validator import PreparedGeneration, Validator
+from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
 from tgi_llama.wire.generate_requests import CompatGenerateRequest, GenerateRequest
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest

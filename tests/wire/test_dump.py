@@ -216,10 +216,11 @@ def test_dump_chat_completion() -> None:
     )
 
 
-def test_dump_chat_tool_call_has_no_content_key() -> None:
+def test_dump_chat_tool_call_has_null_content() -> None:
     call = openai.ToolCall(id="call_1", function=openai.FunctionCall(name="f", arguments='{"a":1}'))
-    assert json.loads(dump(openai.ChatMessage(tool_calls=(call,)))) == {
+    assert json.loads(dump(openai.ChatMessage(content=None, tool_calls=(call,)))) == {
         "role": "assistant",
+        "content": None,
         "tool_calls": [
             {
                 "id": "call_1",

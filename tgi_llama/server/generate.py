@@ -9,7 +9,7 @@ import attrs
 from quart import Response, request
 
 from tgi_llama.generation import Token, TokenEvent
-from tgi_llama.validation.validator import PreparedGeneration
+from tgi_llama.validation.prepared import PreparedGeneration
 from tgi_llama.wire import converter, pattern
 from tgi_llama.wire.generate_requests import CompatGenerateRequest, GenerateRequest
 from tgi_llama.wire.generate_responses import (

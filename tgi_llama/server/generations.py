@@ -17,7 +17,7 @@ from tgi_llama.admission import Admission
 from tgi_llama.errors import Overloaded, RequestError, ValidationError
 from tgi_llama.generation import Finish, FinishReason, PromptToken, Token, TokenEvent
 from tgi_llama.metrics import GenerationTimes
-from tgi_llama.validation.validator import PreparedGeneration
+from tgi_llama.validation.prepared import PreparedGeneration
 
 from .services import Services
 from .success_log import log_success

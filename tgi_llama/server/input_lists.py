@@ -8,7 +8,8 @@ from quart import Response, request
 
 from tgi_llama.errors import TemplateError, ToolError, ValidationError
 from tgi_llama.metrics import FailureKind
-from tgi_llama.validation.validator import PreparedGeneration, Validator
+from tgi_llama.validation.prepared import PreparedGeneration
+from tgi_llama.validation.validator import Validator
 from tgi_llama.wire import converter
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.generate_responses import ErrorBody
@@ -16,6 +17,7 @@ from tgi_llama.wire.openai_requests import ChatRequest
 
 from . import generations
 from .bodies import json_response
+from .chat_turns import whole_turn
 from .exchange import record_of
 from .generations import Collected
 from .services import Services
@@ -86,7 +88,12 @@ async def answer_each(services: Services, inputs: Sequence[Input]) -> list[str]:
 
 
 def _text(result: Collected) -> str:
+    """A chat's content. With tool calls it is all that was generated, as in TGI: there is no other
+    place for them."""
     prepared = result.prepared
+    if prepared.make_parser is not None:
+        message = whole_turn(result).message
+        return result.text if message.tool_calls else message.content or ""
     return (prepared.prompt if prepared.return_full_text else "") + result.text
 
 

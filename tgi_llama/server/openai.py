@@ -15,7 +15,6 @@ from tgi_llama.wire.openai_responses import (
     ChatChoice,
     ChatCompletion,
     ChatLogprobs,
-    ChatMessage,
     Completion,
     CompletionChoice,
     CompletionLogprobs,
@@ -28,14 +27,10 @@ from tgi_llama.wire.openai_responses import (
 
 from . import generations, response_headers
 from .bodies import json_response, read_request, write_answer
+from .chat_frames import chat_frames
+from .chat_turns import WholeTurn, finish_reason, whole_turn
 from .exchange import record_of
-from .openai_frames import (
-    Answer,
-    ChatFrames,
-    completion_frames,
-    finish_reason,
-    usage,
-)
+from .openai_frames import Answer, completion_frames, usage
 from .openai_logprobs import chat_logprob, completion_logprobs, joined, prompt_logprobs
 from .routes import Route
 from .services import Services
@@ -74,16 +69,19 @@ class OpenAiRoutes:
             started = await self._start_chat(resources, chat_request)
             answer = self._answer("chatcmpl", started)
             if chat_request.stream:
-                frames = ChatFrames(answer, started.prepared)
+                frames = chat_frames(answer, started.prepared, self.services.metrics)
                 return stream_response(self.services, request, started, frames, resources.pop_all())
             results = await generations.collect(started)
         record_of(request).succeeded()
         headers = response_headers.collected(results, results, self.services.settings.compute_type)
+        turns: list[WholeTurn] = []
         body = await write_answer(
-            lambda: _chat_completion(answer, results),
+            lambda: _chat_completion(answer, results, turns),
             sum(one.n_listed for one in results),
             self.services.admission,
         )
+        for turn in turns:
+            turn.report(self.services.metrics)
         return json_response(body, headers=response_headers.with_compute_time(headers, results))
 
     async def _start_chat(
@@ -173,23 +171,28 @@ class OpenAiRoutes:
         )
 
 
-def _chat_completion(answer: Answer, results: Sequence[generations.Collected]) -> ChatCompletion:
+def _chat_completion(
+    answer: Answer, results: Sequence[generations.Collected], turns: list[WholeTurn]
+) -> ChatCompletion:
+    """Fills ``turns``."""
+    turns += map(whole_turn, results)
+    pairs = zip(turns, results, strict=True)
     return ChatCompletion(
         id=answer.id,
         created=int(time.time()),
         model=answer.model,
         system_fingerprint=answer.system_fingerprint,
-        choices=tuple(_chat_choice(index, result) for index, result in enumerate(results)),
+        choices=tuple(_chat_choice(index, *pair) for index, pair in enumerate(pairs)),
         usage=_usage(results),
     )
 
 
-def _chat_choice(index: int, result: generations.Collected) -> ChatChoice:
+def _chat_choice(index: int, turn: WholeTurn, result: generations.Collected) -> ChatChoice:
     return ChatChoice(
         index=index,
-        message=ChatMessage(content=result.text),
+        message=turn.message,
         logprobs=_chat_logprobs(result) if result.prepared.logprobs else None,
-        finish_reason=finish_reason(result.finish.reason),
+        finish_reason=turn.finish_reason,
     )
 
 

@@ -6,33 +6,23 @@ from functools import partial
 
 import attrs
 
-from tgi_llama.generation import FinishReason, TokenEvent
-from tgi_llama.validation.validator import PreparedGeneration
+from tgi_llama.generation import TokenEvent
+from tgi_llama.validation.prepared import PreparedGeneration
 from tgi_llama.wire import converter, pattern
 from tgi_llama.wire.openai_responses import (
-    ChatChunkChoice,
-    ChatCompletionChunk,
-    ChatDelta,
-    ChatLogprobs,
     CompletionChoice,
     CompletionChunk,
     CompletionChunkWithUsage,
     CompletionLogprobs,
-    OpenAiFinishReason,
     PromptTokensDetails,
     Usage,
 )
 
+from .chat_turns import finish_reason
 from .failures import OPENAI_PREFIX, Failure
 from .generations import n_cached, one_per_prompt
-from .openai_logprobs import chat_logprob, completion_logprobs, prompt_logprobs
+from .openai_logprobs import completion_logprobs, prompt_logprobs
 from .sse import DONE, frame
-
-_FINISH_REASONS: dict[FinishReason, OpenAiFinishReason] = {
-    FinishReason.LENGTH: "length",
-    FinishReason.EOS_TOKEN: "stop",
-    FinishReason.STOP_SEQUENCE: "stop",
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -42,10 +32,6 @@ class Answer:
     id: str
     model: str
     system_fingerprint: str
-
-
-def finish_reason(reason: FinishReason) -> OpenAiFinishReason:
-    return _FINISH_REASONS[reason]
 
 
 def usage(finished: Sequence[tuple[PreparedGeneration, int]], n_generated: int) -> Usage:
@@ -60,7 +46,13 @@ def usage(finished: Sequence[tuple[PreparedGeneration, int]], n_generated: int) 
     )
 
 
-class _OpenAiFrames:
+def frame_pattern(make: Callable[[int, str], object]) -> bytes:
+    """A format for the frames of what ``make`` gives for a time and a text, in this order."""
+    created, text = pattern.integer_stand_in(), pattern.text_stand_in()
+    return frame(pattern.pattern(make(created, text), created, text))
+
+
+class OpenAiFrames:
     """What the streams of both routes share."""
 
     def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
@@ -72,15 +64,14 @@ class _OpenAiFrames:
         self._patterns: dict[int, bytes] = {}
         """Formats of the frames of plain tokens, by the index of the generation."""
 
-    def _plain(self, index: int, event: TokenEvent) -> bytes:
+    def _plain(self, index: int, text: str) -> bytes:
         """The frame of a token that is neither the last one nor has logprobs: nothing in it is new
         but the time and a piece of text. Runs for nearly every token, with cold caches."""
         made = self._patterns.get(index) or self._new_pattern(index)
-        return made % (int(time.time()), converter.dump_text(event.delta))
+        return made % (int(time.time()), converter.dump_text(text))
 
     def _new_pattern(self, index: int) -> bytes:
-        created, text = pattern.integer_stand_in(), pattern.text_stand_in()
-        made = frame(pattern.pattern(self._plain_chunk(index, created, text), created, text))
+        made = frame_pattern(partial(self._plain_chunk, index))
         self._patterns[index] = made
         return made
 
@@ -103,62 +94,13 @@ class _OpenAiFrames:
         return self._with_done([failure.body(OPENAI_PREFIX)])
 
 
-class ChatFrames(_OpenAiFrames):
-    """The frames of a streamed chat answer: one chunk per token, the last one of each choice with
-    the reason."""
-
-    def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
-        super().__init__(answer, prepared)
-        self._logprobs_wanted = prepared[0].logprobs
-        self._n_top_logprobs = prepared[0].n_top_logprobs
-
-    def token(self, index: int, event: TokenEvent) -> bytes:
-        self._n_generated += 1
-        if event.finish is None and not self._logprobs_wanted:
-            return self._plain(index, event)
-        self._note(index, event)
-        choice = ChatChunkChoice(
-            index=index,
-            delta=ChatDelta(content=event.delta),
-            logprobs=self._logprobs(event) if self._logprobs_wanted else None,
-            finish_reason=finish_reason(event.finish.reason) if event.finish else None,
-        )
-        return frame(converter.dump(self._chunk(int(time.time()), (choice,), None)))
-
-    def end(self) -> bytes:
-        if not self._prepared[0].include_usage:
-            return self._with_done([])
-        counts = self._usage()
-        return self._with_done([converter.dump(self._chunk(int(time.time()), (), counts))])
-
-    def _plain_chunk(self, index: int, created: int, text: str) -> ChatCompletionChunk:
-        choice = ChatChunkChoice(index=index, delta=ChatDelta(content=text))
-        return self._chunk(created, (choice,), None)
-
-    def _logprobs(self, event: TokenEvent) -> ChatLogprobs:
-        entry = chat_logprob(event.token, event.top_tokens, n_top=self._n_top_logprobs)
-        return ChatLogprobs((entry,))
-
-    def _chunk(
-        self, created: int, choices: tuple[ChatChunkChoice, ...], counts: Usage | None
-    ) -> ChatCompletionChunk:
-        return ChatCompletionChunk(
-            id=self._answer.id,
-            created=created,
-            model=self._answer.model,
-            system_fingerprint=self._answer.system_fingerprint,
-            choices=choices,
-            usage=counts,
-        )
-
-
 def completion_frames(answer: Answer, prepared: Sequence[PreparedGeneration]) -> "CompletionFrames":
     """The frames for these generations, which are all of one call."""
     make = EchoedCompletionFrames if prepared[0].echo else CompletionFrames
     return make(answer, prepared)
 
 
-class CompletionFrames(_OpenAiFrames):
+class CompletionFrames(OpenAiFrames):
     """The frames of streamed completions. Chunks of several choices alternate; their ``index``
     tells them apart."""
 
@@ -171,7 +113,7 @@ class CompletionFrames(_OpenAiFrames):
         self._n_generated += 1
         prepared = self._prepared[index]
         if event.finish is None and not prepared.logprobs:
-            return self._plain(index, event)
+            return self._plain(index, event.delta)
         self._note(index, event)
         choice = CompletionChoice(
             index=self._choice_indexes[index],

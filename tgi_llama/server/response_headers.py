@@ -7,7 +7,7 @@ generations it has.
 from collections.abc import Callable, Iterable, Sequence
 
 from tgi_llama.metrics import GenerationTimes
-from tgi_llama.validation.validator import PreparedGeneration
+from tgi_llama.validation.prepared import PreparedGeneration
 
 from .generations import Collected, Generations, n_cached, one_per_prompt
 

@@ -40,7 +40,8 @@ class Frames(Protocol):
     """How one kind of stream words its events. Each method returns whole frames."""
 
     def token(self, index: int, event: TokenEvent) -> bytes:
-        """A token of the generation at ``index``; the last one has ``event.finish``."""
+        """A token of the generation at ``index``; the last one has ``event.finish``. Nothing where
+        all of it is held back."""
         ...
 
     def end(self) -> bytes:
@@ -131,6 +132,14 @@ class SseBody(ResponseBody):
         self._note_sent()
         if self._has_ended:
             raise StopAsyncIteration
+        self._last_sent = trio.current_time()
+        chunk = b""
+        while not chunk:  # the text of some tokens is held back
+            chunk = await self._next_chunk()
+        self._note_sending()
+        return chunk
+
+    async def _next_chunk(self) -> bytes:
         if self._had_more:
             await trio.lowlevel.checkpoint()  # others have their turn: writing need not wait
         else:
@@ -140,7 +149,6 @@ class SseBody(ResponseBody):
         try:
             first = self._generations.next_nowait() or await self._wait()
             if first is None:
-                self._note_sending()
                 return _KEEP_ALIVE
             await self._take_waiting(first, frames)
             if self._generations.is_over:
@@ -149,7 +157,6 @@ class SseBody(ResponseBody):
         # The boundary of the request: the status line is sent, so nobody above could answer.
         except Exception as error:
             frames.append(self._fail(error))
-        self._note_sending()
         return b"".join(frames)
 
     def _note_sending(self) -> None:
@@ -165,7 +172,6 @@ class SseBody(ResponseBody):
 
     async def _wait(self) -> tuple[int, TokenEvent] | None:
         """The next event, or None after a silence."""
-        self._last_sent = trio.current_time()
         while True:
             due = self._last_sent + self._keep_alive_s
             with trio.CancelScope(deadline=due) as self._silence:
@@ -195,7 +201,9 @@ class SseBody(ResponseBody):
             data = self._frames.token(index, event)
         except Exception:  # not in the engine's task: the body meets it again, and knows what to do
             return self._refuse(published)
-        if writer.write_part(data):
+        if not data:
+            self._free_writer = writer
+        elif writer.write_part(data):
             self._last_sent = trio.current_time()
             self._free_writer = writer
         else:

@@ -11,7 +11,7 @@ import attrs
 
 from tgi_llama.generation import Finish, GenerationRequest, SamplingParameters
 from tgi_llama.metrics import GenerationTimes
-from tgi_llama.validation.validator import PreparedGeneration
+from tgi_llama.validation.prepared import PreparedGeneration
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from tgi_llama.wire.openai_requests import ChatRequest, ImagePart, Message
+from tgi_llama.wire.openai_requests import ChatRequest, ImagePart, Message, RefusalPart
 
 from .rules import reject, reject_unsupported
 
@@ -40,7 +40,7 @@ def chat_prompt(request: ChatRequest) -> ChatPrompt:
             "`continue_final_message` and `add_generation_prompt` cannot both be true",
             field="continue_final_message",
         )
-    if continues and (last is None or last.content is None):
+    if continues and (last is None or last.text is None):
         reject(
             "`continue_final_message` needs a last message with content",
             field="continue_final_message",
@@ -73,19 +73,22 @@ def _template_message(message: Message, index: int) -> dict[str, object]:
         ]
     if message.tool_call_id is not None:
         result["tool_call_id"] = message.tool_call_id
+    if message.reasoning_content is not None:
+        result["reasoning_content"] = message.reasoning_content
     return result
 
 
 def _content(message: Message, index: int) -> str:
-    if message.content is None:
+    text = message.text
+    if text is None:
         return ""
-    if isinstance(message.content, str):
-        return message.content
+    if isinstance(text, str):
+        return text
     texts = []
-    for position, part in enumerate(message.content):
+    for position, part in enumerate(text):
         if isinstance(part, ImagePart):
             reject_unsupported("image_url", field=f"messages[{index}].content[{position}]")
-        texts.append(part.text)
+        texts.append(part.refusal if isinstance(part, RefusalPart) else part.text)
     return "".join(texts)
 
 
@@ -93,4 +96,6 @@ def _template_variables(request: ChatRequest) -> Mapping[str, object]:
     variables = request.chat_template_kwargs or {}
     for name in sorted(_RESERVED_VARIABLES.intersection(variables)):
         reject(f"`chat_template_kwargs` cannot set `{name}`", field=f"chat_template_kwargs.{name}")
-    return variables
+    if request.reasoning_effort is None:
+        return variables
+    return {"reasoning_effort": request.reasoning_effort, **variables}

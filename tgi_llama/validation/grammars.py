@@ -1,90 +1,204 @@
-"""Grammars of native requests and response formats of chats: rules 18 to 21 of the wire contract.
+"""What the text of an answer must be like, from the fields that say so: rules 18 to 21 of the wire
+contract. Pure functions that raise ValidationError.
 
-Pure functions that raise ValidationError. What passes the rules is refused by name all the same,
-for as long as no grammar is followed.
+TGI takes JSON grammars only where the schema has ``properties``; that rule holds in its own layouts
+and not in those of others, whose schemas often begin with ``$ref`` or ``anyOf``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
-from tgi_llama.wire.generate_requests import Grammar, JsonGrammar, JsonSchemaGrammar, RegexGrammar
-from tgi_llama.wire.json_text import NotJson, loads
-from tgi_llama.wire.openai_requests import (
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    RegexFormat,
-    ResponseFormat,
-    TextFormat,
+from tgi_llama.structured.grammar import (
+    ChoiceGrammar,
+    Grammar,
+    JsonSchemaGrammar,
+    LarkGrammar,
+    RegexGrammar,
 )
+from tgi_llama.wire import grammar_requests as wire
+from tgi_llama.wire.generate_requests import GenerateParameters
+from tgi_llama.wire.grammar_requests import GuidedFields, StructuredOutputs
+from tgi_llama.wire.json_text import NotJson, loads
+from tgi_llama.wire.openai_requests import OpenAiRequest
 from tgi_llama.wire.shapes import describe
 
 from .rules import Limits, reject, reject_unsupported
 
-
-def check_grammar(grammar: Grammar | None, limits: Limits) -> None:
-    """``parameters.grammar`` of a native request."""
-    if grammar is None:
-        return
-    field = "parameters.grammar"
-    _check_support(limits, field=field)
-    match grammar:
-        case JsonGrammar():
-            _check_json_value(grammar.value, field=f"{field}.value")
-        case JsonSchemaGrammar():
-            _check_schema(grammar.value.schema, field=f"{field}.value.schema")
-        case RegexGrammar():
-            pass  # TGI passes it on unchecked
-    reject_unsupported("grammar", field=field)
+_ANY_OBJECT = {"type": "object"}
 
 
-def constrains(response_format: ResponseFormat | None) -> bool:
-    """False for OpenAI's way of asking for plain text."""
-    return not isinstance(response_format, TextFormat | None)
+def native_grammar(parameters: GenerateParameters, limits: Limits) -> Grammar | None:
+    """What ``parameters`` of a native request ask for."""
+    path = "parameters."
+    given = [] if parameters.grammar is None else ["grammar"]
+    name = _the_one([*given, *_guided(parameters)], limits, path=path)
+    if name is None:
+        return None
+    if parameters.grammar is not None:
+        return _of_tgi(parameters.grammar, field=f"{path}grammar")
+    return _of_guided(parameters, name, path=path)
 
 
-def check_response_format(response_format: ResponseFormat | None, limits: Limits) -> None:
-    """``response_format`` of a chat, in TGI's or in OpenAI's layout."""
-    if not constrains(response_format):
-        return
-    field = "response_format"
-    _check_support(limits, field=field)
-    match response_format:
-        # Without a value it is OpenAI's layout, which asks for any JSON object.
-        case JsonObjectFormat() if response_format.value is not None:
-            _check_json_value(response_format.value, field=f"{field}.value")
-        case JsonSchemaFormat():
-            name = "value" if response_format.json_schema is None else "json_schema"
-            chosen = response_format.json_schema or response_format.value
-            assert chosen is not None  # the class sees to it
-            _check_schema(chosen.schema, field=f"{field}.{name}.schema")
-        case JsonObjectFormat() | RegexFormat() | TextFormat() | None:
-            pass
-    reject_unsupported("response_format", field=field)
+def openai_grammar(request: OpenAiRequest, limits: Limits) -> Grammar | None:
+    """What a chat or a completion asks for: its content, where it may also have tool calls."""
+    given = [name for name in ("grammar", "json_schema") if getattr(request, name) is not None]
+    if not isinstance(request.response_format, wire.TextFormat | None):
+        given.insert(0, "response_format")
+    name = _the_one([*given, *_guided(request)], limits, path="")
+    match name:
+        case None:
+            return None
+        case "response_format":
+            return _of_format(request.response_format)
+        case "json_schema":
+            return _json_value(request.json_schema, field=name)
+        case "grammar":
+            grammar = request.grammar
+            if isinstance(grammar, str):
+                return LarkGrammar(text=grammar, field=name)
+            assert grammar is not None
+            return _of_tgi(grammar, field=name)
+        case _:
+            return _of_guided(request, name, path="")
 
 
-def _check_support(limits: Limits, *, field: str) -> None:
-    """Rule 18."""
+def _the_one(given: list[str], limits: Limits, *, path: str) -> str | None:
+    """The field that asks for a grammar, of those that the request has. Rule 18."""
+    if not given:
+        return None
     if not limits.grammar_support:
-        reject("grammar is not supported", field=field)
+        _refuse_support(path + given[0])
+    if len(given) > 1:
+        reject(f"`{given[1]}` cannot be used with `{given[0]}`", field=path + given[1])
+    return given[0]
 
 
-def _check_json_value(value: object, *, field: str) -> None:
+# --- TGI's and OpenAI's layouts -------------------------------------------------------------------
+
+
+def _of_tgi(grammar: wire.Grammar, *, field: str) -> Grammar:
+    match grammar:
+        case wire.JsonGrammar():
+            return _tgi_json(grammar.value, field=f"{field}.value")
+        case wire.JsonSchemaGrammar():
+            return _tgi_schema(grammar.value.schema, field=f"{field}.value.schema")
+        case wire.RegexGrammar():
+            return RegexGrammar(pattern=grammar.value, field=f"{field}.value")
+
+
+def _of_format(response_format: wire.ResponseFormat | None) -> Grammar:
+    field = "response_format"
+    match response_format:
+        case wire.JsonObjectFormat():
+            # Without a value it is OpenAI's layout, which asks for any JSON object.
+            if response_format.value is None:
+                return JsonSchemaGrammar(schema=_ANY_OBJECT, field=field)
+            return _tgi_json(response_format.value, field=f"{field}.value")
+        case wire.JsonSchemaFormat():
+            if response_format.json_schema is not None:
+                schema = response_format.json_schema.schema
+                return _json_schema(schema, field=f"{field}.json_schema.schema")
+            assert response_format.value is not None  # the class sees to it
+            return _tgi_schema(response_format.value.schema, field=f"{field}.value.schema")
+        case wire.RegexFormat():
+            return RegexGrammar(pattern=response_format.value, field=f"{field}.value")
+        case _:
+            raise AssertionError("the caller has looked at it")
+
+
+def _tgi_json(value: object, *, field: str) -> JsonSchemaGrammar:
     """Rules 19 to 21 for a schema, or a string that contains one."""
-    if isinstance(value, str):
-        try:
-            value = loads(value)
-        except NotJson as error:
-            reject(f"grammar is not valid: {error}", field=field)
-    elif not isinstance(value, Mapping):
-        reject("grammar is not supported", field=field)
-    _check_schema(value, field=field)
+    if not isinstance(value, str | Mapping):
+        _refuse_support(field)
+    return _tgi_schema(_loaded(value, field=field), field=field)
 
 
-def _check_schema(schema: object, *, field: str) -> None:
-    """Rules 20, of which the kind of value is checked, and 21."""
+def _tgi_schema(schema: object, *, field: str) -> JsonSchemaGrammar:
+    """Rules 20 and 21."""
+    grammar = _json_schema(schema, field=field)
+    if not isinstance(schema, Mapping) or "properties" not in schema:
+        reject("grammar is not valid: Grammar must have a 'properties' field", field=field)
+    return grammar
+
+
+# --- vLLM's fields --------------------------------------------------------------------------------
+
+_GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
+
+
+def _guided(fields: GuidedFields) -> Iterator[str]:
+    return (name for name in _GUIDED if getattr(fields, name) is not None)
+
+
+def _of_guided(fields: GuidedFields, name: str, *, path: str) -> Grammar:
+    field = path + name
+    if fields.guided_whitespace_pattern is not None:
+        reject_unsupported("guided_whitespace_pattern", field=f"{path}guided_whitespace_pattern")
+    if fields.structured_outputs is not None:
+        return _of_structured(fields.structured_outputs, field=field)
+    if fields.guided_regex is not None:
+        return RegexGrammar(pattern=fields.guided_regex, field=field)
+    if fields.guided_choice is not None:
+        return _choice(fields.guided_choice, field=field)
+    if fields.guided_grammar is not None:
+        return LarkGrammar(text=fields.guided_grammar, field=field)
+    return _json_value(fields.guided_json, field=field)
+
+
+def _of_structured(asked: StructuredOutputs, *, field: str) -> Grammar:
+    for name in ("structural_tag", "whitespace_pattern"):
+        if getattr(asked, name) is not None:
+            reject_unsupported(name, field=f"{field}.{name}")
+    names = ("json", "regex", "choice", "grammar")
+    given = [name for name in names if getattr(asked, name) is not None]
+    given += ["json_object"] if asked.json_object else []
+    if len(given) != 1:
+        reject(
+            f"`structured_outputs` needs one of `json`, `regex`, `choice`, `grammar` and "
+            f"`json_object`. Given: {len(given)}",
+            field=field,
+        )
+    place = f"{field}.{given[0]}"
+    if asked.regex is not None:
+        return RegexGrammar(pattern=asked.regex, field=place)
+    if asked.choice is not None:
+        return _choice(asked.choice, field=place)
+    if asked.grammar is not None:
+        return LarkGrammar(text=asked.grammar, field=place)
+    return _json_value(_ANY_OBJECT if asked.json_object else asked.json, field=place)
+
+
+def _choice(choices: tuple[str, ...], *, field: str) -> ChoiceGrammar:
+    if not choices:
+        reject("there must be something to choose from", field=field)
+    return ChoiceGrammar(choices=choices, field=field)
+
+
+# --- schemas --------------------------------------------------------------------------------------
+
+
+def _json_value(value: object, *, field: str) -> JsonSchemaGrammar:
+    """A schema, or a string that contains one."""
+    return _json_schema(_loaded(value, field=field), field=field)
+
+
+def _loaded(value: object, *, field: str) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return loads(value)
+    except NotJson as error:
+        reject(f"grammar is not valid: {error}", field=field)
+
+
+def _json_schema(schema: object, *, field: str) -> JsonSchemaGrammar:
     if not isinstance(schema, Mapping | bool):
         reject(
             f'grammar is not valid: {describe(schema)} is not of types "boolean", "object"',
             field=field,
         )
-    if isinstance(schema, bool) or "properties" not in schema:
-        reject("grammar is not valid: Grammar must have a 'properties' field", field=field)
+    return JsonSchemaGrammar(schema=schema, field=field)
+
+
+def _refuse_support(field: str) -> NoReturn:
+    reject("grammar is not supported", field=field)

@@ -204,14 +204,7 @@ def _n_top_logprobs(request: ChatRequest | CompletionRequest) -> int:
 
 
 def _check_supported(request: ChatRequest | CompletionRequest) -> None:
-    asked_for = {
-        "grammar": request.grammar is not None,
-        "adapter_id": request.adapter_id is not None,
-        "guided_json": request.guided_json is not None,
-        "guided_regex": request.guided_regex is not None,
-        "guided_choice": request.guided_choice is not None,
-        "guided_grammar": request.guided_grammar is not None,
-    }
+    asked_for = {"adapter_id": request.adapter_id is not None}
     if isinstance(request, ChatRequest):
         asked_for |= _asked_of_chat(request)
     for name, is_asked_for in asked_for.items():

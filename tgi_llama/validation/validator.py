@@ -2,8 +2,8 @@
 
 A ``Validator`` is immutable, so any number of threads may use one at the same time. The fields are
 judged in ``native``, ``openai``, ``chat``, ``tools`` and ``grammars``, with the rules that all
-share in ``rules``, and ``prompts`` makes tokens of prompts; here all becomes ``PreparedGeneration``
-values.
+share in ``rules``, ``prompts`` makes tokens of prompts, and ``constraints`` has grammars compiled;
+here all becomes ``PreparedGeneration`` values.
 """
 
 import secrets
@@ -18,12 +18,14 @@ from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
 from .chat import chat_prompt
-from .grammars import check_grammar, check_response_format
+from .constraints import Constraints
+from .grammars import native_grammar, openai_grammar
 from .native import check_before_permit, check_parameters, n_branches, native_sampling
 from .openai import OpenAiAnswer, check_branches, check_openai
+from .prepared import PreparedGeneration
 from .prompts import EncodedPrompt, PromptEncoder, Tokenizer, Vocabulary
 from .rules import Limits, RequestedSampling, token_budget
-from .tools import check_tools
+from .tools import ToolUse, tool_use
 
 
 class ChatTemplates(Protocol):
@@ -42,47 +44,6 @@ class ChatTemplates(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True)
-class PreparedGeneration:
-    """A validated request and what its answer must show."""
-
-    request: GenerationRequest
-    prompt: str
-    """The text that was tokenized: ``inputs``, the rendered template or the completion's prompt. Of
-    token ids their text, control tokens by their spelling."""
-    n_prompt_tokens: int
-    """After truncation, special tokens included."""
-    reported_seed: int | None
-    """None where the generation is greedy."""
-    return_full_text: bool = False
-    """Put ``prompt`` before the generated text (native routes)."""
-    details: bool = False
-    """Native routes: the client asked for ``details``."""
-    logprobs: bool = False
-    """The answer lists the log-probability of each token."""
-    n_top_logprobs: int = 0
-    """OpenAI routes: how many likeliest tokens to list at each step."""
-    include_usage: bool = False
-    """OpenAI streams: end with a chunk that carries the usage."""
-    model: str | None = None
-    """OpenAI routes: the name to answer with; None for the served model's own."""
-    index: int = 0
-    """Position of this prompt in the call."""
-    branch: int = 0
-    """Which of the generations of this prompt this is."""
-    n_branches: int = 1
-    """Generations of this prompt: the larger of ``n`` and ``best_of``. They share its prefill."""
-    n_shown: int = 1
-    """How many of them the answer shows, the best ones first where not all are."""
-    prefill: bool = False
-    """Native routes: list the prompt's tokens in ``details.prefill``."""
-    echo: bool = False
-    """Completions: put the prompt before the generated text, its logprobs too."""
-    echo_only: bool = False
-    """Completions with ``max_tokens`` 0: the engine generates a token, the answer does not show it
-    and does not count it."""
-
-
 def _draw_seed() -> int:
     return secrets.randbits(64)
 
@@ -94,6 +55,7 @@ class Validator:
     chat_templates: ChatTemplates | None = None
     vocabulary: Vocabulary | None = attrs.field(kw_only=True, default=None)
     """The model's, for infilling and for the text of token ids."""
+    constraints: Constraints = attrs.field(kw_only=True, factory=Constraints)
     draw_seed: Callable[[], int] = attrs.field(kw_only=True, default=_draw_seed)
     _prompts: PromptEncoder = attrs.field(init=False)
 
@@ -110,7 +72,7 @@ class Validator:
             case GenerateRequest():
                 check_before_permit(request.parameters, self.limits, streaming=streaming)
             case ChatRequest():
-                check_tools(request)
+                self._tool_use(request)
                 check_branches(request, self.limits, streaming=streaming)
             case CompletionRequest():
                 self._prompts.check_completion(request)
@@ -136,7 +98,7 @@ class Validator:
             ),
             stop_strings=parameters.stop,
         )
-        check_grammar(parameters.grammar, self.limits)
+        grammar = native_grammar(parameters, self.limits)
         greedy = not (parameters.do_sample or sampling.differs_from_neutral)
         full_text = parameters.return_full_text
         prepared = PreparedGeneration(
@@ -159,33 +121,39 @@ class Validator:
             ),
             n_branches=n_branches(parameters),
         )
-        return self._branches(prepared, sampling)
+        return self._branches(self.constraints.constrained(prepared, grammar), sampling)
 
     def chat(self, request: ChatRequest) -> tuple[PreparedGeneration, ...]:
         """The ``n`` generations of the conversation. Raises ValidationError, ToolError, or
         TemplateError when the template refuses the messages."""
         self.precheck(request, streaming=request.stream)
-        text = self._render(request)
+        use = self._tool_use(request)
+        text = self._render(request, use)
         answer = check_openai(request, self.limits, n_vocab=self.tokenizer.n_vocab)
         prepared = self._openai(self._prompts.conversation(text), answer, index=0)
-        check_response_format(request.response_format, self.limits)
-        return self._branches(prepared, answer.sampling)
+        content = openai_grammar(request, self.limits)
+        turn = self.constraints.turn(prepared, request, use, content)
+        return self._branches(turn, answer.sampling)
 
     def chat_text(self, request: ChatRequest) -> str:
         """The prompt that ``chat`` would make, for ``/chat_tokenize``, which judges nothing else.
         Raises ValidationError, ToolError and TemplateError."""
-        check_tools(request)
-        return self._render(request)
+        return self._render(request, self._tool_use(request))
 
     def completion(self, request: CompletionRequest) -> tuple[PreparedGeneration, ...]:
         """The generations of each prompt next to each other, prompts in the client's order. Raises
         ValidationError."""
         self.precheck(request, streaming=request.stream)
         answer = check_openai(request, self.limits, n_vocab=self.tokenizer.n_vocab)
+        prompts = self._prompts.completions(request)
+        prepared = [
+            self._openai(prompt, answer, index=index) for index, prompt in enumerate(prompts)
+        ]
+        grammar = openai_grammar(request, self.limits)
         return tuple(
             branch
-            for index, prompt in enumerate(self._prompts.completions(request))
-            for branch in self._branches(self._openai(prompt, answer, index=index), answer.sampling)
+            for one in self.constraints.all_constrained(prepared, grammar)
+            for branch in self._branches(one, answer.sampling)
         )
 
     def _openai(
@@ -252,15 +220,21 @@ class Validator:
             branch=branch,
         )
 
-    def _render(self, request: ChatRequest) -> str:
+    def _tool_use(self, request: ChatRequest) -> ToolUse:
+        use = tool_use(request)
+        self.constraints.check_tools(use)
+        return use
+
+    def _render(self, request: ChatRequest, use: ToolUse) -> str:
         prompt = chat_prompt(request)
         if self.chat_templates is None:
             raise TemplateError("template not found")
         text = self.chat_templates.render(
             prompt.messages,
+            tools=use.declared or None,
             add_generation_prompt=prompt.add_generation_prompt,
             continue_final_message=prompt.continue_final_message,
-            **prompt.variables,  # type: ignore[arg-type]  # none is called as a parameter is
+            **prompt.variables,
         )
         try:
             text.encode()

@@ -2,45 +2,16 @@
 ``/tokenize``.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import attrs
 
 from .fields import U32, U64, Fraction, Penalty, PositiveF32, PositiveI32, PositiveU32, PositiveU64
+from .grammar_requests import Grammar, GuidedFields
 
 
 @attrs.frozen(kw_only=True)
-class JsonSchema:
-    """The ``value`` of a ``json_schema`` grammar; ``strict`` and other keys are ignored."""
-
-    schema: object
-    name: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class JsonGrammar:
-    type: Literal["json", "json_object"]
-    value: object
-    """A JSON Schema, as an object or as a string that contains one."""
-
-
-@attrs.frozen(kw_only=True)
-class RegexGrammar:
-    type: Literal["regex"]
-    value: str
-
-
-@attrs.frozen(kw_only=True)
-class JsonSchemaGrammar:
-    type: Literal["json_schema"]
-    value: JsonSchema
-
-
-Grammar = JsonGrammar | RegexGrammar | JsonSchemaGrammar
-
-
-@attrs.frozen(kw_only=True)
-class GenerateParameters:
+class GenerateParameters(GuidedFields):
     """``parameters`` of a native request; ``None`` means that the client left it to us."""
 
     best_of: U64 | None = None

@@ -25,7 +25,8 @@ from .fields import (
     SinglePrecision,
     ValueRange,
 )
-from .openai_requests import JsonSchemaFormat, Message
+from .grammar_requests import JsonSchemaFormat
+from .openai_requests import Message, NamedToolChoice
 from .shapes import (
     is_attrs_class,
     is_float,
@@ -55,7 +56,12 @@ CLASS_RULES: Final[Mapping[type, Schema]] = {
         "anyOf": [
             _is_given("content", _NOT_NULL),
             _is_given("tool_calls", {"type": "array", "minItems": 1}),
+            _is_given("refusal", _NOT_NULL),
+            _is_given("reasoning_content", _NOT_NULL),
         ]
+    },
+    NamedToolChoice: {
+        "oneOf": [_is_given("function", _NOT_NULL), _is_given("allowed_tools", _NOT_NULL)]
     },
     JsonSchemaFormat: {
         "anyOf": [_is_given("json_schema", _NOT_NULL), _is_given("value", _NOT_NULL)]

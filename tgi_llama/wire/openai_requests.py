@@ -20,7 +20,7 @@ from .fields import (
     PositiveU32,
     ValueRange,
 )
-from .generate_requests import JsonSchema
+from .grammar_requests import Grammar, GuidedFields, ResponseFormat
 from .parse_error import ParseError
 
 _NULLABLE = {NULL_IS_DEFAULT: True}
@@ -36,6 +36,14 @@ MAX_LOGIT_BIAS = 100.0
 class TextPart:
     type: Literal["text"]
     text: str
+
+
+@attrs.frozen(kw_only=True)
+class RefusalPart:
+    """How the ``openai`` package sends an assistant's refusal back: text as any other."""
+
+    type: Literal["refusal"]
+    refusal: str
 
 
 @attrs.frozen(kw_only=True)
@@ -81,14 +89,23 @@ class MessageToolCall:
 @attrs.frozen(kw_only=True)
 class Message:
     role: str
-    content: str | tuple[TextPart | ImagePart, ...] | None = None
+    content: str | tuple[TextPart | ImagePart | RefusalPart, ...] | None = None
     name: str | None = None
     tool_calls: tuple[MessageToolCall, ...] | None = None
     tool_call_id: str | None = None
+    refusal: str | None = None
+    """What an assistant said instead of ``content``."""
+    reasoning_content: str | None = None
+    """What an assistant thought before it said something."""
 
     def __attrs_post_init__(self) -> None:
-        if self.content is None and not self.tool_calls:
+        if not self.tool_calls and self.text is None and self.reasoning_content is None:
             raise ValueError("expected `content` or `tool_calls`, got neither")
+
+    @property
+    def text(self) -> str | tuple[TextPart | ImagePart | RefusalPart, ...] | None:
+        """What was said, whichever key it came under."""
+        return self.refusal if self.content is None else self.content
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +113,8 @@ class FunctionDefinition:
     name: str
     description: str | None = None
     parameters: object = attrs.field(default=None, metadata={ALIASES: ("arguments",)})
+    """A JSON Schema of the arguments; absent: any object. Followed strictly, whatever ``strict``
+    says."""
 
 
 @attrs.frozen(kw_only=True)
@@ -110,43 +129,32 @@ class FunctionName:
 
 
 @attrs.frozen(kw_only=True)
-class NamedToolChoice:
+class AllowedTool:
     type: str = "function"
     function: FunctionName
 
 
 @attrs.frozen(kw_only=True)
-class TextFormat:
-    type: Literal["text"]
+class AllowedTools:
+    mode: Literal["auto", "required"]
+    tools: tuple[AllowedTool, ...]
 
 
 @attrs.frozen(kw_only=True)
-class JsonObjectFormat:
-    type: Literal["json", "json_object"]
-    value: object = None
-    """TGI's layout: a JSON Schema. OpenAI's has none: any JSON object."""
+class NamedToolChoice:
+    """One function, or OpenAI's ``allowed_tools``: some of the tools."""
 
-
-@attrs.frozen(kw_only=True)
-class RegexFormat:
-    type: Literal["regex"]
-    value: str
-
-
-@attrs.frozen(kw_only=True)
-class JsonSchemaFormat:
-    type: Literal["json_schema"]
-    json_schema: JsonSchema | None = None
-    """OpenAI's layout."""
-    value: JsonSchema | None = None
-    """TGI's layout."""
+    type: str = "function"
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.json_schema is None and self.value is None:
-            raise ValueError("expected `json_schema` with a `schema`, got none")
+        if (self.function is None) == (self.allowed_tools is None):
+            raise ValueError("expected `function` or `allowed_tools`")
 
 
-ResponseFormat = TextFormat | JsonObjectFormat | RegexFormat | JsonSchemaFormat
+ReasoningFormat = Literal["none", "auto", "deepseek"]
+"""llama.cpp's names; ``auto`` and ``deepseek`` mean ``reasoning_content``."""
 
 StopStrings = str | tuple[str, ...]
 
@@ -167,7 +175,7 @@ class StreamOptions:
 
 
 @attrs.frozen(kw_only=True)
-class OpenAiRequest:
+class OpenAiRequest(GuidedFields):
     """What chat and text completions share. ``None`` means that the client left it to us."""
 
     model: str | None = None
@@ -192,13 +200,13 @@ class OpenAiRequest:
     repetition_penalty: PositiveF32 | None = None
     ignore_eos: bool = attrs.field(default=False, metadata=_NULLABLE)
     watermark: bool = attrs.field(default=False, metadata=_NULLABLE)
-    # Read so that they can be refused by name while they are not supported:
-    grammar: object = None
+    response_format: ResponseFormat | None = None
+    grammar: str | Grammar | None = None
+    """llama.cpp's field: a grammar in its GBNF, or in Lark; or what TGI's native routes take."""
+    json_schema: object = None
+    """llama.cpp's field: as ``guided_json``."""
+    # Read so that it can be refused by name while it is not supported:
     adapter_id: str | None = None
-    guided_json: object = None
-    guided_regex: str | None = None
-    guided_choice: tuple[str, ...] | None = None
-    guided_grammar: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -211,7 +219,10 @@ class ChatRequest(OpenAiRequest):
     tool_choice: str | NamedToolChoice | None = None
     tool_prompt: str | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
+    reasoning_format: ReasoningFormat | None = None
+    """Where the model's reasoning goes: ``none`` leaves it in the content, with its markup."""
+    reasoning_effort: str | None = None
+    """A variable of the chat template, for models that know it."""
     modalities: tuple[str, ...] | None = None
     audio: object = None
     functions: object = None

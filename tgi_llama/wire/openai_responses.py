@@ -60,10 +60,9 @@ class CompletionLogprobs:
 
 @attrs.frozen(kw_only=True)
 class FunctionCall:
-    name: str | None
-    """None in all but the first piece of a streamed call."""
+    name: str
     arguments: str
-    """A JSON text, or a piece of one."""
+    """A JSON text."""
 
 
 @attrs.frozen(kw_only=True)
@@ -74,19 +73,33 @@ class ToolCall:
 
 
 @attrs.frozen(kw_only=True)
+class FunctionCallDelta:
+    name: str | None = attrs.field(default=None, metadata=_OMITTED)
+    """In the first piece of a call only."""
+    arguments: str
+    """A piece of a JSON text."""
+
+
+@attrs.frozen(kw_only=True)
 class ToolCallDelta:
+    """The first piece of a call has ``id``, ``type`` and name; the others have arguments alone.
+    Clients put equal keys together by joining their texts, so nothing may come twice."""
+
     index: int
-    id: str
-    type: Literal["function"] = "function"
-    function: FunctionCall
+    id: str | None = attrs.field(default=None, metadata=_OMITTED)
+    type: Literal["function"] | None = attrs.field(default=None, metadata=_OMITTED)
+    function: FunctionCallDelta
 
 
 @attrs.frozen(kw_only=True)
 class ChatMessage:
-    """The model's turn: ``content``, or ``tool_calls`` and no ``content`` key."""
+    """The model's turn."""
 
     role: Literal["assistant"] = "assistant"
-    content: str | None = attrs.field(default=None, metadata=_OMITTED)
+    content: str | None
+    """None where there are tool calls and no text."""
+    reasoning_content: str | None = attrs.field(default=None, metadata=_OMITTED)
+    """What the model thought before it answered."""
     tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), metadata=_OMITTED)
 
 
@@ -96,6 +109,7 @@ class ChatDelta:
 
     role: Literal["assistant"] = "assistant"
     content: str | None = attrs.field(default=None, metadata=_OMITTED)
+    reasoning_content: str | None = attrs.field(default=None, metadata=_OMITTED)
     tool_calls: tuple[ToolCallDelta, ...] = attrs.field(default=(), metadata=_OMITTED)
 
 

@@ -55,6 +55,8 @@ def json_type(t: object) -> type:
     if t in (str, bool):
         assert isinstance(t, type)
         return t
+    if is_literal(t):
+        return str
     if is_integer(t):
         return int
     if is_float(t):
