@@ -12,7 +12,12 @@ import attrs
 from tgi_llama.errors import ConfigError
 
 from .formats import Calls, MarkedFormat
+from .functionary import FunctionTagCalls, RecipientCalls
+from .granite import GraniteCalls
 from .hermes import HermesCalls
+from .json_way import JsonCalls
+from .llama import LlamaCalls
+from .mistral import MistralCalls, MistralNamedCalls
 from .parts import TurnFormat
 from .reasoning import detect_reasoning
 
@@ -24,12 +29,27 @@ class Family:
     calls: Calls
     needles: tuple[tuple[str, ...], ...]
     """Alternatives; all texts of one of them must occur in the template."""
+    frames_content: bool = False
+    """``MarkedFormat.frames_content``."""
 
     def fits(self, template_source: str) -> bool:
         return any(all(text in template_source for text in texts) for texts in self.needles)
 
 
-FAMILIES: tuple[Family, ...] = (Family(HermesCalls(), needles=(("<tool_call>", "</tool_call>"),)),)
+FAMILIES: tuple[Family, ...] = (
+    Family(RecipientCalls(), needles=((">>>all",),), frames_content=True),
+    Family(FunctionTagCalls(), needles=(("<function=", "</function>"),)),
+    Family(MistralNamedCalls("mistral-v11", has_ids=True), needles=(("[CALL_ID]", "[ARGS]"),)),
+    Family(MistralNamedCalls(), needles=(("[TOOL_CALLS]", "[ARGS]"),)),
+    Family(MistralCalls(), needles=(("[TOOL_CALLS]",),)),
+    Family(GraniteCalls(), needles=(("<|tool_call|>", "<|start_of_role|>"),)),
+    Family(HermesCalls(), needles=(("<tool_call>", "</tool_call>"),)),
+    Family(
+        LlamaCalls(),
+        needles=(("<|python_tag|>",), ("<|start_header_id|>", '"parameters": ', "ipython")),
+    ),
+    Family(JsonCalls(), needles=()),
+)
 
 FORMAT_NAMES: tuple[str, ...] = ("auto", *(family.calls.name for family in FAMILIES))
 """What ``--tool-format`` may be."""
@@ -46,19 +66,18 @@ def turn_format(
     a name that there is not."""
     source = "\n".join(template_sources)
     reasoning = detect_reasoning(source)
-    if name != "auto":
-        return MarkedFormat(_by_name(name), reasoning)
-    return MarkedFormat(_by_text(source, control_spellings), reasoning)
+    family = _by_text(source, control_spellings) if name == "auto" else _by_name(name)
+    return MarkedFormat(family.calls, reasoning, family.frames_content)
 
 
-def _by_name(name: str) -> Calls:
+def _by_name(name: str) -> Family:
     for family in FAMILIES:
         if family.calls.name == name:
-            return family.calls
+            return family
     raise ConfigError(f"tool format {name!r}: must be one of {', '.join(FORMAT_NAMES)}")
 
 
-def _by_text(source: str, control_spellings: Iterable[str]) -> Calls:
+def _by_text(source: str, control_spellings: Iterable[str]) -> Family:
     """A template that shows tools but no calls leaves it to the vocabulary."""
     texts = [source]
     if "tools" in source:
@@ -66,5 +85,5 @@ def _by_text(source: str, control_spellings: Iterable[str]) -> Calls:
     for text in texts:
         for family in FAMILIES:
             if family.fits(text):
-                return family.calls
-    return FAMILIES[-1].calls
+                return family
+    return FAMILIES[-1]

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from tgi_llama.structured.grammar import CompositeGrammar, Grammar
 
+NEWLINE = "\n"
+
 
 class GrammarWriter:
     """Collects rules. Mutable, one per grammar."""
