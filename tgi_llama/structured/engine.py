@@ -1,0 +1,161 @@
+"""Grammars compiled by llguidance, within limits and once for all who ask for the same."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+
+import attrs
+from llguidance import LLMatcher
+
+from tgi_llama.errors import ValidationError
+from tgi_llama.generation import Constraint
+
+from .cache import CompiledCache
+from .grammar import (
+    ChoiceGrammar,
+    CompositeGrammar,
+    Grammar,
+    JsonSchemaGrammar,
+    LarkGrammar,
+    RegexGrammar,
+)
+from .limits import GrammarLimits
+from .source import Part, Source, translate
+from .state import LlConstraint, reason
+from .vocabulary import GrammarVocabulary
+
+
+@attrs.frozen(kw_only=True)
+class CompileReport:
+    """For the metrics: what became of one call of ``compile``."""
+
+    outcome: str
+    """``compiled``, ``cached`` or ``refused``."""
+    seconds: float
+    """What the caller waited."""
+
+
+@attrs.frozen
+class _Refused:
+    """An error to keep: asking again costs nothing."""
+
+    message: str
+    field: str | None
+
+
+@attrs.frozen(eq=False)
+class LlGrammarCompiler:
+    """Implements ``compiler.GrammarCompiler``."""
+
+    vocabulary: GrammarVocabulary
+    limits: GrammarLimits = attrs.field(factory=GrammarLimits)
+    cache_size: int = attrs.field(default=64, kw_only=True)
+    """Compiled grammars to keep."""
+    observe: Callable[[CompileReport], None] = attrs.field(
+        default=lambda _report: None, kw_only=True
+    )
+    """Told after every call, on the caller's thread."""
+    _cache: "CompiledCache[LlConstraint | _Refused]" = attrs.field(init=False)
+
+    @_cache.default
+    def _make_cache(self) -> "CompiledCache[LlConstraint | _Refused]":
+        return CompiledCache(
+            self.cache_size,
+            max_bytes=16 * self.limits.max_bytes,
+            is_usable=lambda made: isinstance(made, _Refused) or not made.spent,
+        )
+
+    def compile(self, grammar: Grammar) -> Constraint:
+        started = time.perf_counter()
+        content = _content(grammar)
+        self._check_size(content, grammar)
+        made, found = self._cache.get(
+            hashlib.sha256(content).digest(),
+            lambda: self._make(grammar),
+            n_bytes=len(content),
+        )
+        outcome = "refused" if isinstance(made, _Refused) else "cached" if found else "compiled"
+        self.observe(CompileReport(outcome=outcome, seconds=time.perf_counter() - started))
+        if isinstance(made, _Refused):
+            raise ValidationError(made.message, field=made.field)
+        return made
+
+    def _check_size(self, content: bytes, grammar: Grammar) -> None:
+        if len(content) > self.limits.max_bytes:
+            raise ValidationError(
+                f"grammar is too large: at most {self.limits.max_bytes} bytes are allowed."
+                f" Given: {len(content)}",
+                field=_first_field(grammar),
+            )
+
+    def _make(self, grammar: Grammar) -> LlConstraint | _Refused:
+        try:
+            return self._compile(translate(grammar))
+        except ValidationError as error:
+            return _Refused(str(error), error.field)
+
+    def _compile(self, source: Source) -> LlConstraint:
+        started = time.thread_time()
+        matcher = self._matcher(source.text)
+        if matcher.is_error():
+            raise self._error(source, matcher)
+        return LlConstraint(
+            source.text,
+            self.vocabulary,
+            self.limits,
+            compile_s=time.thread_time() - started,
+            matcher=matcher,
+        )
+
+    def _matcher(self, text: str) -> LLMatcher:
+        """At the beginning, where it may be complete or in error."""
+        matcher = LLMatcher(
+            self.vocabulary.tokenizer, text, log_level=0, limits=self.limits.for_parser()
+        )
+        if not matcher.is_error():
+            matcher.consume_tokens([])  # notices that nothing may follow
+        if not matcher.is_error() and not matcher.is_stopped():
+            matcher.deep_copy().compute_bitmask()
+        return matcher
+
+    def _error(self, source: Source, matcher: LLMatcher) -> ValidationError:
+        """Names the field of the part that is wrong by itself."""
+        for part in source.parts:
+            if part.field is not None and (why := self._fault(part)):
+                return ValidationError(f"grammar is not valid: {why}", field=part.field)
+        fields = [part.field for part in source.parts if part.field is not None]
+        return ValidationError(
+            f"grammar is not valid: {reason(matcher)}", field=fields[0] if fields else None
+        )
+
+    def _fault(self, part: Part) -> str | None:
+        matcher = self._matcher(part.as_source())
+        return reason(matcher) if matcher.is_error() else None
+
+
+def _content(grammar: Grammar) -> bytes:
+    """Everything that the result depends on, the fields that errors name included."""
+    return json.dumps(_plain(grammar), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _plain(value: Grammar) -> object:
+    """Lists and JSON values instead of grammars."""
+    match value:
+        case JsonSchemaGrammar():
+            return ["schema", value.schema, value.field]
+        case RegexGrammar():
+            return ["regex", value.pattern, value.field]
+        case ChoiceGrammar():
+            return ["choice", value.choices, value.field]
+        case LarkGrammar():
+            return ["lark", value.text, value.field]
+        case CompositeGrammar():
+            return ["composite", value.lark, [(name, _plain(part)) for name, part in value.parts]]
+
+
+def _first_field(grammar: Grammar) -> str | None:
+    """Of the whole, or of what it is made of."""
+    if not isinstance(grammar, CompositeGrammar):
+        return grammar.field
+    return next((field for _, part in grammar.parts if (field := _first_field(part))), None)

@@ -1,0 +1,176 @@
+"""Our grammars in llguidance's language: a list of grammars as JSON, the first one being the whole.
+
+Pure functions; any thread.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+
+import attrs
+from llguidance import regex_to_lark
+
+from tgi_llama.errors import ValidationError
+
+from .grammar import (
+    ChoiceGrammar,
+    CompositeGrammar,
+    Grammar,
+    JsonSchemaGrammar,
+    LarkGrammar,
+    RegexGrammar,
+)
+from .lark import read_user_lark, rename_references
+from .limits import MAX_FORCED_BYTES
+
+_WHITE_SPACE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As Python's ``json.dumps`` writes, which models have read most of; and forced, so that the
+opening of a value costs no step of its own."""
+
+_NO_FORCING = '%llguidance {"no_forcing": true}\n'
+
+_COUNT = re.compile(r"(?:\{|~)\s*(\d+)?(?:\s*(?:,|\.\.)\s*(\d+)?)?")
+_LONG_COUNT = re.compile(r'"min(?:Length|Items|Properties)": (\d+)')
+_MULTIPLE = re.compile(r'"multipleOf": ([^,}\]]+)')
+
+
+@attrs.frozen(kw_only=True)
+class Part:
+    """One grammar that llguidance reads by itself."""
+
+    name: str | None
+    """None for the first one."""
+    field: str | None
+    """What errors in it name; None for what we wrote."""
+    value: dict[str, object]
+    """``lark_grammar`` or ``json_schema``."""
+
+    @property
+    def named_value(self) -> dict[str, object]:
+        return self.value if self.name is None else self.value | {"name": self.name}
+
+    def as_source(self) -> str:
+        """It alone, to find out whose error it is."""
+        return json.dumps({"grammars": [self.value]})
+
+
+@attrs.frozen(kw_only=True)
+class Source:
+    text: str
+    parts: tuple[Part, ...]
+
+
+def translate(grammar: Grammar) -> Source:
+    """Raises ValidationError that names the field."""
+    parts = tuple(_parts(grammar, name=None))
+    forces_much = any(_may_force_much(part) for part in parts)
+    values = [
+        part.value if part.name is None else part.value | {"name": part.name} for part in parts
+    ]
+    if forces_much:
+        values = _without_forcing(values)
+    return Source(text=json.dumps({"grammars": values}), parts=parts)
+
+
+def _parts(grammar: Grammar, *, name: str | None) -> Iterator[Part]:
+    """The grammar under this name, then what it refers to."""
+    match grammar:
+        case JsonSchemaGrammar():
+            yield Part(name=name, field=grammar.field, value={"json_schema": _schema(grammar)})
+        case RegexGrammar():
+            yield _lark(f"start: /{regex_to_lark(_regex(grammar), '')}/", name, grammar.field)
+        case ChoiceGrammar():
+            yield _lark(_choices(grammar), name, grammar.field)
+        case LarkGrammar():
+            prefix = f"{name or ''}__json"
+            read = read_user_lark(grammar.text, field=grammar.field, prefix=prefix)
+            yield _lark(read.text, name, grammar.field)
+            for schema_name, schema, field in read.schemas:
+                yield from _parts(JsonSchemaGrammar(schema=schema, field=field), name=schema_name)
+        case CompositeGrammar():
+            prefix = f"{name}__" if name else ""
+            yield _lark(rename_references(grammar.lark, prefix), name, None)
+            for part_name, part in grammar.parts:
+                yield from _parts(part, name=prefix + part_name)
+
+
+def _lark(text: str, name: str | None, field: str | None) -> Part:
+    return Part(name=name, field=field, value={"lark_grammar": text})
+
+
+def _schema(grammar: JsonSchemaGrammar) -> dict[str, object]:
+    schema = normalise(grammar.schema, field=grammar.field)
+    if schema is True:
+        schema = {}
+    if not isinstance(schema, dict):
+        raise ValidationError(
+            "grammar is not valid: no value satisfies the schema", field=grammar.field
+        )
+    return {key: value for key, value in schema.items() if key != "x-guidance"} | {
+        "x-guidance": _WHITE_SPACE
+    }
+
+
+def normalise(schema: object, *, field: str) -> object:  # noqa: ARG001
+    """Stands in for ``json_schema``'s."""
+    return schema
+
+
+def _choices(grammar: ChoiceGrammar) -> str:
+    if not grammar.choices:
+        raise ValidationError(
+            "grammar is not valid: there is nothing to choose", field=grammar.field
+        )
+    # One terminal: as alternatives of a rule they would be as many words for the lexer.
+    choices = dict.fromkeys(grammar.choices)
+    return "start: CHOICE\nCHOICE: " + " | ".join(
+        json.dumps(choice, ensure_ascii=False) for choice in choices
+    )
+
+
+def _regex(grammar: RegexGrammar) -> str:
+    return grammar.pattern
+
+
+def _without_forcing(values: list[dict[str, object]]) -> list[dict[str, object]]:
+    first, *others = values
+    if "lark_grammar" in first:
+        return [{"lark_grammar": f"{_NO_FORCING}{first['lark_grammar']}"}, *others]
+    whole: dict[str, object] = {"lark_grammar": f"{_NO_FORCING}start: @__whole"}
+    return [whole, first | {"name": "__whole"}, *others]
+
+
+def _may_force_much(part: Part) -> bool:
+    """A guess on the safe side: long texts, and counts that multiply to something large."""
+    lark = part.value.get("lark_grammar")
+    if isinstance(lark, str):
+        return part.field is not None and (len(lark) > MAX_FORCED_BYTES or _counts_much(lark))
+    return any(
+        len(text) > MAX_FORCED_BYTES or _counts_much(text) for text in _texts(part.value)
+    ) or any(
+        len(digits) > 9 or int(digits) > MAX_FORCED_BYTES
+        for digits in _LONG_COUNT.findall(json.dumps(part.value))
+    )
+
+
+def _counts_much(text: str) -> bool:
+    product = 1
+    for match in _COUNT.finditer(text):
+        product *= max(1, *(int(digits[:9]) for digits in match.groups() if digits), 1)
+        if product > MAX_FORCED_BYTES:
+            return True
+    return False
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All strings inside of a schema but its keys."""
+    stack = [value]
+    while stack:
+        match stack.pop():
+            case str() as text:
+                yield text
+            case dict() as members:
+                stack.extend(members.values())
+                stack.extend(members)
+            case list() as items:
+                stack.extend(items)
