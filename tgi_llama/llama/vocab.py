@@ -59,6 +59,7 @@ class Vocab:
         self._n_vocab: int = native.llama_vocab_n_tokens(handle)
         # Filled as tokens are asked for. Two threads may both find out the same, which is harmless.
         self._facts: list[_TokenFacts | None] = [None] * self._n_vocab
+        self._end_of_generation: tuple[TokenId, ...] | None = None
         self._adds_bos = native.llama_vocab_get_add_bos(handle)
         self._adds_last = native.llama_vocab_get_add_eos(handle) or (
             native.llama_vocab_get_add_sep(handle)
@@ -121,6 +122,16 @@ class Vocab:
 
     def is_end_of_generation(self, token: TokenId) -> bool:
         return self._facts_of(token).is_end_of_generation
+
+    def end_of_generation_ids(self) -> tuple[TokenId, ...]:
+        """All of them. The first call takes a native one per token, 50 ms at 152k of them."""
+        if self._end_of_generation is None:
+            self._end_of_generation = tuple(
+                TokenId(token)
+                for token in range(self._n_vocab)
+                if native.llama_vocab_is_eog(self._handle, token)
+            )
+        return self._end_of_generation
 
     # Input
 
