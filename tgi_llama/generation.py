@@ -128,7 +128,7 @@ class GenerationRequest:
     """What the generated text must be like."""
     shown_controls: frozenset[TokenId] = frozenset()
     """Control tokens that are part of the visible text, by their spelling: the marks of a chat
-    turn's parts, which ``turns`` takes out again."""
+    turn's parts, which ``turns`` takes out again. One that ends the generation still does."""
 
 
 @attrs.frozen
@@ -142,7 +142,8 @@ class Token:
     logprob: float | None
     """None when it was not asked for."""
     special: bool
-    """A control token of the vocabulary. Never part of ``TokenEvent.delta``."""
+    """A control token of the vocabulary. Not part of ``TokenEvent.delta``, unless the request has
+    it among its ``shown_controls``."""
 
 
 @attrs.frozen
@@ -174,7 +175,7 @@ class Finish:
 
     reason: FinishReason
     n_generated: int
-    """Tokens chosen, the end-of-generation token included."""
+    """Tokens chosen or forced, the end-of-generation token included."""
     timings: Timings
     n_cached_prompt_tokens: int = 0
     """Prompt tokens whose cells were reused instead of computed."""
@@ -259,7 +260,7 @@ class StepReport(NamedTuple):
     n_prefill_tokens: int
     """Prompt tokens computed."""
     n_generated_tokens: int
-    """Tokens chosen; a prompt that ends in this step yields its first, and
+    """Tokens chosen or forced; a prompt that ends in this step yields its first, and
     those of the branches that share it."""
     n_joined: int
     """Sequences that left the queue for their first slot."""
@@ -280,6 +281,11 @@ class StepReport(NamedTuple):
     sampling_s: float
     text_s: float
     """Detokenising, stop strings, events."""
+    mask_s: float = 0.0
+    """Following grammars, and waiting for masks. What choosing under a mask adds to a choice is
+    part of ``sampling_s``, as is a mask that was not expected to be needed."""
+    n_forced_tokens: int = 0
+    """Of the generated tokens, those that a grammar forced: taken without a choice."""
     placement_s: float = 0.0
     """Giving out slots, copying, saving and restoring cells."""
     prefill_budget: int = 0

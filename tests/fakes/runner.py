@@ -66,6 +66,9 @@ class FakeVocabulary:
     def is_end_of_generation(self, token: TokenId) -> bool:
         return token == EOS
 
+    def end_of_generation_ids(self) -> list[TokenId]:
+        return [EOS]
+
 
 @attrs.define(eq=False)
 class FakeRunner:

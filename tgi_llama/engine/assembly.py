@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import attrs
 
+from tgi_llama.engine.constrained import Grammars
 from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publish
 from tgi_llama.engine.host_cache import HostCache
 from tgi_llama.engine.kv_cache import FEWEST_REUSED, KvPlan
+from tgi_llama.engine.leaps import FEWEST_IN_STREAMS
 from tgi_llama.engine.model_runner import ModelRunner, Vocabulary
 from tgi_llama.engine.placement import Placement
 from tgi_llama.engine.prefill_budget import PrefillBudget, StepBudget
@@ -31,6 +33,8 @@ class EngineOptions:
     """Host memory for saved cells."""
     prefix_cache: bool = True
     """Whether prompts may use cells that others computed."""
+    fast_forward: bool = True
+    """Whether tokens that a grammar forces are taken without choosing them."""
     free_bytes: Callable[[], int] = _plenty
     """Host memory that can be had now, for the cells of sequences that must give way."""
 
@@ -52,6 +56,7 @@ def make_loop(
         max_batch_tokens=runner.max_batch_tokens,
         max_prefill_tokens=options.max_prefill_tokens,
         max_outputs=runner.max_outputs,
+        fewest_leapt=1 if plan.unified else FEWEST_IN_STREAMS,
     )
     if runner.max_batch_tokens < plan.n_sequences:
         raise ValueError("a step must have room for one token of every sequence")
@@ -72,4 +77,5 @@ def make_loop(
         ends_turn=vocabulary.is_end_of_generation,
         free_bytes=options.free_bytes,
     )
-    return DecodeLoop(runner, vocabulary, scheduler, placement, commands, publish)
+    grammars = Grammars(vocabulary, scheduler, fast_forward=options.fast_forward)
+    return DecodeLoop(runner, vocabulary, scheduler, placement, grammars, commands, publish)

@@ -31,7 +31,12 @@ class Chunk:
         sequence = self.sequence
         if sequence.scores is not None and not sequence.scores.is_complete:
             return min(sequence.scores.n_rows(sequence.n_cached + self.n_tokens), self.n_tokens)
-        return int(self.yields_token)
+        n_outputs = int(self.yields_token)
+        if sequence.n_forced and sequence.wants_rows:
+            n_told = len(sequence.tokens) - sequence.n_forced
+            end = sequence.n_cached + self.n_tokens
+            n_outputs = max(0, min(self.n_tokens, end + 1 - n_told))
+        return n_outputs
 
 
 @attrs.frozen(eq=False)
@@ -42,6 +47,8 @@ class StepPlan:
     chunks: tuple[Chunk, ...]
     prefill_budget: int = 0
     """Prompt tokens that the step was allowed."""
+    n_leapt: int = 0
+    """Forced tokens beyond the one token that each sequence has in a step."""
 
     @property
     def n_tokens(self) -> int:

@@ -25,13 +25,14 @@ from time import perf_counter
 import attrs
 
 from tgi_llama.engine.batch import Chunk, StepPlan, build_batch
+from tgi_llama.engine.constrained import Grammars
 from tgi_llama.engine.model_runner import ModelRunner, Vocabulary
 from tgi_llama.engine.placement import Placement
 from tgi_llama.engine.prompt_scores import PromptScores
 from tgi_llama.engine.sampler import Sampler, Scratch
 from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.engine.sequence import Sequence, age
-from tgi_llama.engine.token_events import choose, make_event
+from tgi_llama.engine.token_events import Choice, choose, make_event, scored
 from tgi_llama.errors import (
     DecodeAborted,
     DecodeError,
@@ -57,6 +58,11 @@ Submitted = tuple[RequestId, GenerationRequest]
 
 _NOTED_EVERY = 4
 """The budget learns the duration of steps without prompts from every fourth of them."""
+
+
+_PATIENCE_S = 0.002
+"""How long a step waits for masks that are late. Nearly all take less than 0.3 ms, and they have
+had all of the decode."""
 
 
 @attrs.frozen
@@ -105,6 +111,8 @@ class _Stopwatch:
     sampling: float = 0.0
     text: float = 0.0
     placement: float = 0.0
+    masks: float = 0.0
+    """Waiting for those that were late."""
     n_tokens: int = 0
     """Tokens chosen."""
     failed: bool = False
@@ -119,6 +127,7 @@ class DecodeLoop:
     vocabulary: Vocabulary
     scheduler: Scheduler
     placement: Placement
+    grammars: Grammars
     commands: CommandQueue
     publish: Publish
     _scratch: Scratch = attrs.field(factory=Scratch, init=False)
@@ -138,6 +147,7 @@ class DecodeLoop:
                 pass
         finally:
             self.publish_last()
+            self.grammars.close()
 
     def step(self) -> bool:
         """Waits for a command when idle, then computes one step. False after ``Stop``."""
@@ -159,7 +169,8 @@ class DecodeLoop:
         prefill = [chunk.n_tokens for chunk in plan.chunks if chunk.is_prefill]
         if plan.chunks:
             self._compute(plan.chunks, watch)
-            if not watch.failed and (prefill or self._n_steps % _NOTED_EVERY == 0):
+            is_noted = prefill or self._n_steps % _NOTED_EVERY == 0
+            if is_noted and not watch.failed and not plan.n_leapt:
                 self.scheduler.budget.note(
                     n_decode=len(plan.chunks) - len(prefill),
                     n_prefill=sum(prefill),
@@ -201,6 +212,7 @@ class DecodeLoop:
                     if scores is None or not scores.are_of(request):
                         scores = PromptScores.for_request(self.vocabulary, request)
                     sequence.scores = scores
+                self.grammars.start(sequence)
                 self.scheduler.submit(sequence)
             except Exception as error:  # the boundary of one request: it must not end the thread
                 self._events.append((request_id, Failed(GenerationError(str(error)))))
@@ -226,6 +238,7 @@ class DecodeLoop:
                 self.vocabulary,
                 stop_strings=request.stopping.stop_strings,
                 keep_stop_string=request.stopping.keep_stop_string,
+                shown_controls=request.shown_controls,
             ),
             submitted=submitted,
         )
@@ -241,19 +254,56 @@ class DecodeLoop:
         rows = self._decode(chunks, watch)
         if rows is None:
             return
+        late: list[tuple[Chunk, int]] = []
         for chunk, row in zip(chunks, rows, strict=True):
-            sequence, yields_token = chunk.sequence, chunk.yields_token
-            if sequence.scores is not None and not self._score(chunk, row, watch):
-                continue
-            self.scheduler.advance(chunk)
-            self.placement.computed(sequence, chunk.n_tokens)
-            if yields_token:
-                self._take_token(sequence, row, watch)
+            guide = chunk.sequence.guide
+            if guide is not None and chunk.yields_token and not guide.is_here():
+                late.append((chunk, row))
+            else:
+                self._take_chunk(chunk, row, watch)
+        if late:
+            self._take_late(late, watch)
+
+    def _take_chunk(self, chunk: Chunk, row: int, watch: _Stopwatch) -> None:
+        """Takes what a chunk yields, whose last row is ``row``."""
+        sequence, yields_token = chunk.sequence, chunk.yields_token
+        if sequence.scores is not None and not self._score(chunk, row, watch):
+            return
+        self.scheduler.advance(chunk)
+        self.placement.computed(sequence, chunk.n_tokens)
+        if sequence.n_forced and not self._tell_forced(sequence, row, watch):
+            return
+        if yields_token:
+            self._take_token(sequence, row, watch)
+
+    def _take_late(self, late: list[tuple[Chunk, int]], watch: _Stopwatch) -> None:
+        """The masks that these need are not there yet. Others are not to wait for one of many
+        milliseconds: after ``_PATIENCE_S`` the sequence goes without a token, and the next step
+        computes the last one's row again. Where nobody else runs or cells cannot be cut, it waits.
+        """
+        started = perf_counter()
+        until = started + _PATIENCE_S
+        for chunk, row in late:
+            guide, sequence = chunk.sequence.guide, chunk.sequence
+            assert guide is not None
+            is_here = guide.is_here(max(0.0, until - perf_counter()))
+            if not is_here and self.scheduler.n_running > 1:
+                kept = Chunk(sequence, chunk.n_tokens - 1)
+                if self.placement.drop_last(sequence, kept.n_tokens):
+                    if kept.n_tokens > 0:
+                        self._take_chunk(kept, row - 1, watch)
+                    continue
+            guide.is_here(None)
+            watch.masks += perf_counter() - started
+            self._take_chunk(chunk, row, watch)
+            started = perf_counter()
+        watch.masks += perf_counter() - started
 
     def _decode(self, chunks: tuple[Chunk, ...], watch: _Stopwatch) -> Seq[int] | None:
         """Decodes; returns each chunk's row, or None after dealing with a failure."""
         batch, rows = build_batch(chunks)
         self.publish_last()
+        self.grammars.compute_masks()
         failure: DecodeError | None = None
         started = perf_counter()
         try:
@@ -321,6 +371,7 @@ class DecodeLoop:
         """Chooses the sequence's next token, makes its event, and ends the sequence if this was its
         last."""
         started = perf_counter()
+        guide = sequence.guide
         try:
             choice = choose(sequence, self.runner.logits(row), self._scratch)
             sampled = perf_counter()
@@ -329,17 +380,55 @@ class DecodeLoop:
                 sequence.first_token = sampled
             self.scheduler.append(sequence, choice.token)
             watch.n_tokens += 1
+            if guide is not None:
+                self.grammars.take(sequence, choice.token)
             event = make_event(self.vocabulary, sequence, choice)
+            self._events.append((sequence.request_id, event))
+            if event.finish is not None:
+                self.placement.release(sequence)
+            elif guide is not None:
+                self.grammars.look_ahead(sequence)
         except Exception as error:  # the boundary of one request: its bad row must not stop others
-            _log.warning("request %d failed after decoding: %r", sequence.request_id, error)
-            self._fail(sequence, GenerationError(f"choosing the next token failed: {error}"))
+            self._fail_after_decoding(sequence, error)
             return
-        self._events.append((sequence.request_id, event))
-        if event.finish is not None:
-            self.placement.release(sequence)
         watch.text += perf_counter() - sampled
+        if sequence.ends_forced and not sequence.wants_rows:
+            self._tell_forced(sequence, row, watch)
+
+    def _tell_forced(self, sequence: Sequence, row: int, watch: _Stopwatch) -> bool:
+        """Makes the events of the forced tokens before which all cells are computed, or of all of
+        them where nothing has to be computed any more. ``row`` is that of the last cell. False
+        after the sequence ended with one of them."""
+        tokens = sequence.tokens
+        n_last = sequence.n_cached
+        if sequence.ends_forced and not sequence.wants_rows:
+            n_last = len(tokens)
+        try:
+            while sequence.n_forced and (place := len(tokens) - sequence.n_forced) <= n_last:
+                choice = Choice(tokens[place], None, ())
+                if sequence.wants_rows:
+                    logits = self.runner.logits(row - (sequence.n_cached - place))
+                    choice = scored(sequence, choice.token, logits, self._scratch)
+                if sequence.n_generated == 0:
+                    sequence.first_token = perf_counter()
+                sequence.n_forced -= 1
+                watch.n_tokens += 1
+                self.grammars.n_forced += 1
+                event = make_event(self.vocabulary, sequence, choice)
+                self._events.append((sequence.request_id, event))
+                if event.finish is not None:
+                    self.placement.release(sequence)
+                    return False
+        except Exception as error:  # the boundary of one request: its bad row must not stop others
+            self._fail_after_decoding(sequence, error)
+            return False
+        return True
 
     # Ends
+
+    def _fail_after_decoding(self, sequence: Sequence, error: Exception) -> None:
+        _log.warning("request %d failed after decoding: %r", sequence.request_id, error)
+        self._fail(sequence, GenerationError(f"choosing the next token failed: {error}"))
 
     def _fail(self, sequence: Sequence, error: RequestError, *, cells_known: bool = True) -> None:
         self._events.append((sequence.request_id, Failed(error)))
@@ -372,7 +461,9 @@ class DecodeLoop:
             self._unpublished = Publication(events, self._report(plan, prefill, watch))
 
     def _report(self, plan: StepPlan, prefill: list[int], watch: _Stopwatch) -> StepReport:
-        scheduler = self.scheduler
+        scheduler, grammars = self.scheduler, self.grammars
+        masks_s, n_forced = watch.masks + grammars.seconds, grammars.n_forced
+        grammars.seconds, grammars.n_forced = 0.0, 0
         self._step_began = perf_counter()
         return StepReport(
             n_decode_sequences=len(plan.chunks) - len(prefill),
@@ -389,6 +480,8 @@ class DecodeLoop:
             decode_s=watch.decode,
             sampling_s=watch.sampling,
             text_s=watch.text,
+            mask_s=masks_s,
+            n_forced_tokens=n_forced,
             placement_s=watch.placement,
             prefill_budget=plan.prefill_budget,
             placement=self.placement.take_report(),

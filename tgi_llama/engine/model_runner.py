@@ -5,6 +5,7 @@ engine never imports either. All methods are called from the decode thread only,
 says otherwise.
 """
 
+from collections.abc import Sequence
 from typing import NewType, Protocol
 
 import attrs
@@ -68,6 +69,10 @@ class Vocabulary(Protocol):
     def is_control(self, token: TokenId) -> bool: ...
 
     def is_end_of_generation(self, token: TokenId) -> bool: ...
+
+    def end_of_generation_ids(self) -> Sequence[TokenId]:
+        """All tokens of which that is true. Takes long the first time."""
+        ...
 
 
 class ModelRunner(Protocol):

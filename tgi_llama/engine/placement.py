@@ -184,6 +184,11 @@ class Placement:
         if not self.runner.truncate(_slot_of(sequence), sequence.n_cached):
             self._start_over(sequence)
 
+    def drop_last(self, sequence: Sequence, n_kept: int) -> bool:
+        """Cuts off the last token that a decode has just computed, before it is counted: behind the
+        counted ones ``n_kept`` stay. False where that cannot be done."""
+        return self.runner.truncate(_slot_of(sequence), sequence.n_cached + n_kept)
+
     def reconcile(self) -> None:
         """After a decode that failed midway: drops what is not what it was. Memories that cannot be
         cut may have lost the cells of slots that took no part, too."""

@@ -9,6 +9,15 @@ know the prompt, and without top-k it sorts the whole vocabulary (13 ms a token 
 * top-k, top-p, min-p: a pass over the row, and what follows concerns some hundred tokens;
 * no filter: exponentials and their sums in two levels, one random number for both.
 
+Under a grammar the tokens that it does not allow have no probability, as if their logits were minus
+infinity after penalties and before filters. A choice looks at the mask only where it must:
+
+* greedy: if the largest score's token is allowed, it is the largest of the allowed ones too;
+* no filter: a token t is drawn from all, and if it is not allowed, once more from the allowed ones.
+  With their mass L that gives an allowed t the probability p(t) + (1 - L) p(t) / L = p(t) / L;
+* filters: which tokens they keep depends on the mass or the number of all, so the row is masked
+  first. With few allowed tokens that leaves a short row (``legal_row``).
+
 docs/performance.md has the times.
 """
 
@@ -19,6 +28,8 @@ import attrs
 import numpy as np
 
 from tgi_llama.engine.filters import survivors
+from tgi_llama.engine.guide import Guide
+from tgi_llama.engine.legal_row import legal_row
 from tgi_llama.engine.membership import draw_and_test
 from tgi_llama.engine.model_runner import Logits
 from tgi_llama.engine.penalties import Penalties
@@ -50,27 +61,56 @@ class Sampler:
         sampler._penalties.start(prompt_ids)
         return sampler
 
-    def choose(self, logits: Logits, scratch: Scratch | None = None) -> TokenId:
+    @property
+    def always_masks(self) -> bool:
+        """Whether every choice under a grammar needs its mask."""
+        p = self.parameters
+        return not p.greedy and (p.top_k > 0 or p.top_p < 1.0 or p.min_p > 0.0 or p.typical_p < 1.0)
+
+    def choose(
+        self, logits: Logits, scratch: Scratch | None = None, guide: Guide | None = None
+    ) -> TokenId:
         """The next token. Remembers it for the penalties and the watermark.
 
         ``scratch``: the calling thread's; without it a new one is made where one is needed, which
-        takes longer than the choice. Raises GenerationError when the logits hold NaN or leave
-        nothing to choose.
+        takes longer than the choice. ``guide``: says which tokens are allowed; it is not told which
+        one was chosen. Raises GenerationError when the logits hold NaN or leave nothing to choose,
+        or the grammar does.
         """
         if self.parameters.greedy and self._penalties.are_off:
             chosen = _best(logits)
+            if guide is not None and not guide.allows(chosen):
+                chosen = _best_legal(logits, scratch or Scratch(), guide)
         else:
             # Extreme but allowed parameters overflow to infinity, which is refused where it is
             # chosen.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                chosen = self._choose(logits, scratch or Scratch())
+                chosen = self._choose(logits, scratch or Scratch(), guide)
         self._penalties.remember(chosen)
         return chosen
 
-    def _choose(self, logits: Logits, scratch: Scratch) -> TokenId:
+    def remember(self, token: TokenId) -> None:
+        """Takes note of a token that came without a choice."""
+        self._penalties.remember(token)
+
+    def _choose(self, logits: Logits, scratch: Scratch, guide: Guide | None) -> TokenId:
         scores = self._penalties.apply(logits, scratch)
         if self.parameters.greedy:
-            return _best(scores)
+            chosen = _best(scores)
+            if guide is not None and not guide.allows(chosen):
+                return _best_legal(scores, scratch, guide)
+            return chosen
+        if guide is None:
+            return self._draw(scores, scratch)
+        if not self.always_masks:
+            drawn = self._draw(scores, scratch)
+            if guide.allows(drawn):
+                return drawn
+        legal = legal_row(scores, guide.mask(), scratch)
+        return legal.token(self._draw(legal.scores, legal.scratch))
+
+    def _draw(self, scores: Logits, scratch: Scratch) -> TokenId:
+        """By the distribution that temperature and filters leave."""
         row = ScoreRow(scores, scratch)
         tried = draw_and_test(row, self.parameters, self._rng)
         if tried is not None:
@@ -85,3 +125,8 @@ def _best(scores: Logits) -> TokenId:
     if not math.isfinite(scores[best]):
         raise GenerationError(f"the model's logits hold {scores[best]} where a number is due")
     return TokenId(best)
+
+
+def _best_legal(scores: Logits, scratch: Scratch, guide: Guide) -> TokenId:
+    legal = legal_row(scores, guide.mask(), scratch)
+    return legal.token(_best(legal.scores))

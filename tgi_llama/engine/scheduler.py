@@ -23,6 +23,9 @@ the streams layout each part of another length costs a physical batch of its own
 A prompt whose logprobs are wanted needs a row of logits per token, and the runner has rows for
 every sequence and some more. Such prompts come in chunks that leave everybody else a row.
 
+What a grammar forces a sequence to say next is known before it is computed: such a sequence may
+decode several tokens in a step (``leaps``).
+
 A sequence that ends gives slot and cells back before the next step is planned, so a waiting request
 joins at the very next step (continuous batching).
 """
@@ -34,6 +37,7 @@ from collections.abc import Iterator
 import attrs
 
 from tgi_llama.engine.batch import Chunk, StepPlan
+from tgi_llama.engine.leaps import Room, with_leaps
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.prefill_budget import StepBudget
 from tgi_llama.engine.sequence import Phase, Sequence, age
@@ -69,6 +73,8 @@ class Scheduler:
     """Most prompt tokens in a step in which other sequences decode."""
     max_outputs: int
     """Most rows of logits in a step; more than the number of sequences that may run."""
+    fewest_leapt: int = 1
+    """Forced tokens of a sequence that are worth a longer step for the others (``leaps``)."""
     _queue: OrderedDict[RequestId, Sequence] = attrs.field(factory=OrderedDict, init=False)
     """Oldest first. Clients that leave may be many at once, and are found by their ids; the first
     of a plain dict from which many have been taken would have to be searched for."""
@@ -178,20 +184,26 @@ class Scheduler:
         urgent = self._urgent(prefilling, decoding)
         self._is_holding = bool(urgent)
         served = [] if urgent else decoding
+        n_spare_rows = self.max_outputs - len(self._running)
         chunks = [Chunk(sequence, 1) for sequence in served]
+        n_leapt = 0
+        if any(sequence.n_left > 1 for sequence in served):
+            chunks = self._with_leaps(served, n_spare_rows)
+            n_leapt = sum(chunk.n_tokens for chunk in chunks) - len(served)
+            n_spare_rows -= sum(max(0, chunk.n_outputs - 1) for chunk in chunks)
         budget = 0
         if prefilling:
-            room = self.max_batch_tokens - len(served)
+            room = self.max_batch_tokens - len(served) - n_leapt
             if decoding:
                 room = min(room, self.max_prefill_tokens)
             budget = room
             if self._n_alone <= _ALONE_AFTER:
                 budget = min(room, self.budget.n_tokens(len(served), n_prompts=len(prefilling)))
             turns = self._turns(urgent or prefilling, is_urgent=bool(urgent), again=again)
-            chunks += self._prefill_chunks(turns, budget, room)
+            chunks += self._prefill_chunks(turns, budget, room, n_spare_rows)
         chunks.sort(key=_slot)
-        plan = StepPlan(tuple(chunks), prefill_budget=budget)
-        if len(decoding) == len(self._running) and not self._queue:
+        plan = StepPlan(tuple(chunks), prefill_budget=budget, n_leapt=n_leapt)
+        if len(decoding) == len(self._running) and not self._queue and not n_leapt:
             self._steady = plan
         return plan
 
@@ -219,6 +231,12 @@ class Scheduler:
         assert sequence.phase is Phase.DECODE
         sequence.tokens.append(token)
 
+    def note_forced(self, sequence: Sequence) -> None:
+        """The sequence has been given forced tokens. Most are computed one a step, for which the
+        plan stays."""
+        if sequence.n_forced >= self._fewest_leapt():
+            self._steady = None
+
     def check_invariants(self) -> None:
         """Raises AssertionError when the books do not balance. For tests."""
         slots = [sequence.slot for sequence in self._running.values()]
@@ -228,7 +246,7 @@ class Scheduler:
             assert sequence.phase in (Phase.WAITING, Phase.PREFILL, Phase.DECODE)
             assert 0 <= sequence.n_cached <= sequence.n_cells_needed
             if sequence.phase is Phase.DECODE:
-                assert sequence.n_left == 1
+                assert sequence.n_left == 1 + sequence.n_forced - sequence.ends_forced
                 assert sequence.n_generated > 0
             if sequence.phase is Phase.WAITING:
                 assert sequence.n_cached == 0
@@ -264,9 +282,22 @@ class Scheduler:
             turns.insert(0, prompts[0])
         return turns
 
-    def _prefill_chunks(self, turns: list[Sequence], budget: int, room: int) -> list[Chunk]:
+    def _with_leaps(self, served: list[Sequence], n_spare_rows: int) -> list[Chunk]:
+        """The chunks of those that decode, where some have forced tokens to compute besides. The
+        others wait for these as for a prompt."""
+        n_tokens = self.max_batch_tokens - len(self._running)
+        if len(served) > 1:
+            n_tokens = min(n_tokens, self.max_prefill_tokens, self.budget.n_tokens(len(served)))
+        room = Room(n_tokens=n_tokens, n_rows=n_spare_rows)
+        return with_leaps(served, fewest=self._fewest_leapt(), room=room)
+
+    def _fewest_leapt(self) -> int:
+        return self.fewest_leapt if len(self._running) > 1 else 1
+
+    def _prefill_chunks(
+        self, turns: list[Sequence], budget: int, room: int, n_spare_rows: int
+    ) -> list[Chunk]:
         """The prompts' parts of a step: ``budget`` tokens, and never more than ``room``."""
-        n_spare_rows = self.max_outputs - len(self._running)
         chunks: list[Chunk] = []
         least = max(_FEWEST_TOKENS, budget // 2)
         for sequence in turns:
@@ -286,10 +317,8 @@ class Scheduler:
         stop = self._next_stop(sequence)
         if stop is not None:
             n_tokens = min(n_tokens, stop - sequence.n_cached)
-        if sequence.scores is not None and not sequence.scores.is_complete:
-            n_missing = sequence.scores.n_rows(sequence.n_cached + n_tokens)
-            n_tokens -= max(0, n_missing - 1 - n_spare_rows)
-        return Chunk(sequence, n_tokens)
+        n_outputs = Chunk(sequence, n_tokens).n_outputs
+        return Chunk(sequence, n_tokens - max(0, n_outputs - 1 - n_spare_rows))
 
     def _next_stop(self, sequence: Sequence) -> int | None:
         """Where the next chunk has to end at the latest. Only memory that cannot be cut needs it:

@@ -1,9 +1,11 @@
 """One request inside the engine, from the queue to its last token."""
 
 import enum
+from collections.abc import Sequence as Seq
 
 import attrs
 
+from tgi_llama.engine.guide import Guide
 from tgi_llama.engine.host_cache import HostEntry
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.prompt_scores import PromptScores
@@ -36,6 +38,8 @@ class Sequence:
     request: GenerationRequest
     sampler: Sampler
     text: OutputText
+    guide: Guide | None = None
+    """Where a grammar says what may be generated."""
     scores: PromptScores | None = None
     """Where prompt logprobs are wanted; branches of one prompt share them."""
     submitted: float
@@ -50,6 +54,11 @@ class Sequence:
     slot: SlotId | None = None
     tokens: list[TokenId] = attrs.field(init=False)
     """The prompt and what was generated; the last ones may have no cells yet."""
+    n_forced: int = 0
+    """Of ``tokens`` the last so many are those that the grammar forces and no event has told of.
+    The row of logits before a token tells its logprob, so its event is made with that row."""
+    ends_forced: bool = False
+    """Whether the last of the forced tokens is the last of the generation: it needs no cell."""
     n_cached: int = 0
     """Tokens whose cells are computed: the first ones."""
     n_reused: int = 0
@@ -73,13 +82,19 @@ class Sequence:
 
     @property
     def n_generated(self) -> int:
-        return len(self.tokens) - len(self.request.prompt_ids)
+        """Those that events have told of."""
+        return len(self.tokens) - len(self.request.prompt_ids) - self.n_forced
 
     @property
     def n_left(self) -> int:
-        """Known tokens without cells. At least one while the sequence runs: a token can only be
-        chosen after the one before has been computed."""
-        return len(self.tokens) - self.n_cached
+        """Known tokens that need cells and have none. At least one while the sequence runs: a token
+        can only be chosen after the one before has been computed."""
+        return len(self.tokens) - self.n_cached - self.ends_forced
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether something is told of the row of logits before each token."""
+        return self.request.logprobs or self.request.n_top_tokens > 0
 
     @property
     def n_cells_needed(self) -> int:
@@ -89,8 +104,14 @@ class Sequence:
     @property
     def n_reusable(self) -> int:
         """The most cells that may come from elsewhere: one token must be computed for its row of
-        logits."""
-        return len(self.tokens) - 1
+        logits, the last one that events have told of."""
+        return len(self.tokens) - self.n_forced - 1
+
+    def force(self, tokens: Seq[TokenId], *, is_end: bool) -> None:
+        """These come next. ``is_end``: and nothing after them."""
+        self.tokens += tokens
+        self.n_forced += len(tokens)
+        self.ends_forced = is_end and self.n_forced > 0
 
 
 def age(sequence: Sequence) -> tuple[float, int]:

@@ -29,11 +29,18 @@ class Choice:
 
 
 def choose(sequence: Sequence, logits: Logits, scratch: Scratch) -> Choice:
-    """The next token by the sequence's sampler. Raises GenerationError as ``Sampler.choose``."""
-    chosen = sequence.sampler.choose(logits, scratch)
-    request = sequence.request
-    if not request.logprobs and request.n_top_tokens == 0:
+    """The next token by the sequence's sampler, within its grammar. Raises GenerationError as
+    ``Sampler.choose``."""
+    chosen = sequence.sampler.choose(logits, scratch, sequence.guide)
+    if not sequence.wants_rows:
         return Choice(chosen, None, ())
+    return scored(sequence, chosen, logits, scratch)
+
+
+def scored(sequence: Sequence, chosen: TokenId, logits: Logits, scratch: Scratch) -> Choice:
+    """The token with what the request wants to know of the row. Raises GenerationError where the
+    largest logit is not a finite number."""
+    request = sequence.request
     norm = log_sum_exp(logits, scratch)
     top: tuple[tuple[TokenId, float], ...] = ()
     if request.n_top_tokens > 0:
@@ -79,9 +86,13 @@ def make_event(vocabulary: Vocabulary, sequence: Sequence, choice: Choice) -> To
 def _finish_reason(
     vocabulary: Vocabulary, sequence: Sequence, chosen: TokenId, *, stopped: bool
 ) -> FinishReason | None:
-    """End of generation comes before length, and length before a stop string."""
-    stopping = sequence.request.stopping
-    if vocabulary.is_end_of_generation(chosen) and not stopping.ignore_eos:
+    """End of generation comes before length, and length before a stop string. A grammar allows a
+    token that ends the generation where the text is complete, so there it always does; and when
+    nothing else may follow, the token that says so needs not be generated."""
+    stopping, guide = sequence.request.stopping, sequence.guide
+    if vocabulary.is_end_of_generation(chosen) and not (stopping.ignore_eos and guide is None):
+        return FinishReason.EOS_TOKEN
+    if guide is not None and sequence.n_forced == 0 and guide.is_complete:
         return FinishReason.EOS_TOKEN
     if sequence.n_generated >= stopping.max_new_tokens:
         return FinishReason.LENGTH

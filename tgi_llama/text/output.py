@@ -1,6 +1,6 @@
 """The text side of one generation: tokens in, what a client may see out. Decode thread only."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from tgi_llama.generation import TokenId
@@ -32,8 +32,9 @@ class Piece(NamedTuple):
 class OutputText:
     """Detokenises one sequence and ends it at a stop string.
 
-    Control tokens and tokens that end the generation are never part of the text. One whose
-    spelling equals a stop string stops the generation all the same, as in TGI.
+    Control tokens and tokens that end the generation are not part of the text, but for those in
+    ``shown_controls``. One whose spelling equals a stop string stops the generation all the same,
+    as in TGI.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class OutputText:
         *,
         stop_strings: Sequence[str] = (),
         keep_stop_string: bool = True,
+        shown_controls: Collection[TokenId] = (),
     ) -> None:
         self._vocabulary = vocabulary
+        self._shown_controls = shown_controls
         self._stop_strings = frozenset(stop_strings)
         self._keep_stop_string = keep_stop_string
         self._has_stop_strings = any(stop_strings)
@@ -77,6 +80,8 @@ class OutputText:
 
     def _is_hidden(self, token: TokenId) -> bool:
         vocabulary = self._vocabulary
+        if token in self._shown_controls:
+            return False
         return vocabulary.is_control(token) or vocabulary.is_end_of_generation(token)
 
     def _push_hidden(self, token: TokenId) -> Piece:
