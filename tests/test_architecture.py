@@ -65,6 +65,7 @@ HOMES = {
         "logs",
         "structured",
         "turns",
+        "validation",  # tools as a text in a prompt
         "builtin",
     },  # text: a model's config files; logs: JSON lines
     "h11": {"server", "bench"},

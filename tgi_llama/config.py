@@ -225,7 +225,22 @@ class Config:
     disable_grammar_support: bool = described(
         False,
         group=Group.REQUEST,
-        help="Refuse requests that constrain the output by a grammar.",
+        help="Refuse requests that constrain the output by a grammar, and those with tools.",
+    )
+    tool_format: str = described(
+        "auto",
+        group=Group.REQUEST,
+        unit="name",
+        default_text="as the chat template shows",
+        help="How the model writes tool calls; a wrong name is answered with those there are.",
+    )
+    reasoning_format: str = described(
+        "auto",
+        group=Group.REQUEST,
+        unit="name",
+        choices=("auto", "deepseek", "none"),
+        help="Where a model's reasoning goes unless a request says it: none leaves it in the"
+        " content, the others put it into reasoning_content.",
     )
     payload_limit: int = described(
         2_000_000,

@@ -19,7 +19,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 
@@ -52,6 +52,8 @@ from tgi_llama.structured.engine import LlGrammarCompiler
 from tgi_llama.text.chat_template import ChatTemplates
 from tgi_llama.text.template_files import GgufTemplates, load_chat_template
 from tgi_llama.text.tokenizer import Tokenizer, load_tokenizer
+from tgi_llama.turns.detection import turn_format
+from tgi_llama.validation.constraints import Constraints
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
 
@@ -159,7 +161,9 @@ async def run_service(
 
     Raises ConfigError and StartError at the start, EngineDead later (in exception groups).
     """
-    _load_templates(config, files, GgufTemplates())  # a bad one is known before the model is loaded
+    # What is wrong with these is known before the model is loaded.
+    _load_templates(config, files, GgufTemplates())
+    turn_format((), (), name=config.tool_format)
     plan = plan_kv(
         layout=config.kv_layout,
         n_slots=config.max_batch_size,
@@ -182,7 +186,7 @@ async def run_service(
         async with trio.open_nursery() as engine_nursery:
             await engine_nursery.start(engine.run)
             metrics.set_host_cache_limit(thread.cache_ram_bytes)
-            tokenizer, templates = await _load_text(config, files, thread)
+            text = await _load_text(config, files, thread)
             grammars = await _load_grammars(thread)
             workers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
@@ -194,12 +198,12 @@ async def run_service(
                         admission=admission,
                         validator=Validator(
                             _limits(config),
-                            tokenizer,
-                            templates,
+                            text.tokenizer,
+                            text.templates,
                             vocabulary=thread.vocab,
-                            grammars=grammars,
+                            constraints=_constraints(config, text, grammars),
                         ),
-                        tokenizer=tokenizer,
+                        tokenizer=text.tokenizer,
                         metrics=metrics,
                         model=thread.description,
                         is_healthy=lambda: engine.is_healthy and not admission.is_draining,
@@ -223,12 +227,19 @@ async def run_service(
                 await trio.sleep_forever()
 
 
-async def _load_text(
-    config: Config, files: ModelFiles, thread: ModelThread
-) -> tuple[Tokenizer, ChatTemplates | None]:
-    """Tokenizer and templates, on a worker thread: a large tokenizer.json takes a second."""
+@attrs.frozen(kw_only=True)
+class _Text:
+    """How the model's texts are made and read."""
 
-    def load() -> tuple[Tokenizer, ChatTemplates | None]:
+    tokenizer: Tokenizer
+    templates: ChatTemplates | None
+    control_spellings: Mapping[str, int]
+
+
+async def _load_text(config: Config, files: ModelFiles, thread: ModelThread) -> _Text:
+    """On a worker thread: a large tokenizer.json takes a second."""
+
+    def load() -> _Text:
         vocab = thread.vocab
         tokenizer = load_tokenizer(files.tokenizer_folder, vocab, gguf=files.gguf)
         gguf = GgufTemplates(
@@ -236,7 +247,11 @@ async def _load_text(
             bos_token=vocab.bos_text,
             eos_token=vocab.eos_text,
         )
-        return tokenizer, _load_templates(config, files, gguf)
+        return _Text(
+            tokenizer=tokenizer,
+            templates=_load_templates(config, files, gguf),
+            control_spellings=vocab.control_spellings(),
+        )
 
     return await trio.to_thread.run_sync(load)
 
@@ -252,6 +267,19 @@ async def _load_grammars(thread: ModelThread) -> LlGrammarCompiler | None:
         _log.warning("requests with a grammar will be refused: %s", error)
         return None
     return LlGrammarCompiler(vocabulary)
+
+
+def _constraints(config: Config, text: _Text, grammars: LlGrammarCompiler | None) -> Constraints:
+    """Raises ConfigError for a tool format that there is not."""
+    sources = () if text.templates is None else text.templates.sources
+    turns = turn_format(sources, text.control_spellings, name=config.tool_format)
+    _log.info("tool calls are written and read as %s", turns.name)
+    return Constraints(
+        compiler=grammars,
+        turn_format=turns,
+        control_spellings=text.control_spellings,
+        splits_reasoning=config.reasoning_format != "none",
+    )
 
 
 def _load_templates(config: Config, files: ModelFiles, gguf: GgufTemplates) -> ChatTemplates | None:

@@ -90,6 +90,8 @@ class CharacterVocabulary:
 class PlainTemplate:
     """``role: content`` lines."""
 
+    reads_tools = True
+
     def render(self, messages, *, add_generation_prompt=True, **_variables):  # type: ignore[no-untyped-def]
         lines = [f"{message['role']}: {message['content']}\n" for message in messages]
         return "".join([*lines, "assistant:" if add_generation_prompt else ""])

@@ -29,6 +29,7 @@ class ByteTokenizer:
 class TaggedTemplates:
     """Writes ``<role>content`` per message and remembers what it was given."""
 
+    reads_tools: bool = True
     calls: list[dict[str, object]] = attrs.field(factory=list)
 
     def render(

@@ -168,9 +168,7 @@ class Vocab:
             if attribute(self.handle, token) & _CONTROL
         )
         spellings = {self._read_piece(token): token for token in sorted(controls)}
-        return {
-            piece.decode(): token for piece, token in spellings.items() if _is_text(piece)
-        }
+        return {piece.decode(): token for piece, token in spellings.items() if _is_text(piece)}
 
     # Input
 

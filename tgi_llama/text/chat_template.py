@@ -200,6 +200,18 @@ class ChatTemplates:
     default: ChatTemplate
     tool_use: ChatTemplate | None = None
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The text of the one for tools first."""
+        if self.tool_use is None:
+            return (self.default.source,)
+        return (self.tool_use.source, self.default.source)
+
+    @property
+    def reads_tools(self) -> bool:
+        """Whether the template for conversations with tools tells the model of them."""
+        return "tools" in (self.tool_use or self.default).variables
+
     def select(self, tools: Sequence[Tool] | None) -> ChatTemplate:
         """The template for a conversation with these tools; an empty list is none."""
         return self.tool_use if tools and self.tool_use is not None else self.default

@@ -17,6 +17,7 @@ from tgi_llama.generation import GenerationRequest, StoppingParameters
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
+from .call_ids import needs_short_ids, with_short_ids
 from .chat import chat_prompt
 from .constraints import Constraints
 from .grammars import native_grammar, openai_grammar
@@ -25,11 +26,17 @@ from .openai import OpenAiAnswer, check_branches, check_openai
 from .prepared import PreparedGeneration
 from .prompts import EncodedPrompt, PromptEncoder, Tokenizer, Vocabulary
 from .rules import Limits, RequestedSampling, token_budget
+from .tool_prompt import tool_prompt
 from .tools import ToolUse, tool_use
 
 
 class ChatTemplates(Protocol):
     """What validation needs of the model's chat templates; thread-safe."""
+
+    @property
+    def reads_tools(self) -> bool:
+        """Whether the template for conversations with tools tells the model of them."""
+        ...
 
     def render(
         self,
@@ -230,7 +237,7 @@ class Validator:
         if self.chat_templates is None:
             raise TemplateError("template not found")
         text = self.chat_templates.render(
-            prompt.messages,
+            self._for_format(request, use, prompt.messages),
             tools=use.declared or None,
             add_generation_prompt=prompt.add_generation_prompt,
             continue_final_message=prompt.continue_final_message,
@@ -241,3 +248,21 @@ class Validator:
         except UnicodeEncodeError as error:
             raise TemplateError(f"the rendered text is not valid Unicode: {error.reason}") from None
         return text
+
+    def _for_format(
+        self, request: ChatRequest, use: ToolUse, messages: Sequence[Mapping[str, object]]
+    ) -> Sequence[Mapping[str, object]]:
+        """The messages with what the model's format needs besides its template."""
+        turn_format = self.constraints.turn_format
+        if turn_format is None or self.chat_templates is None:
+            return messages
+        if needs_short_ids(turn_format.name):
+            messages = with_short_ids(messages)
+        if not use.tools:
+            return messages
+        told = tool_prompt(
+            request.tool_prompt,
+            format_name=turn_format.name,
+            reads_tools=self.chat_templates.reads_tools,
+        )
+        return told.applied(messages, use)
