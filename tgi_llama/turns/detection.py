@@ -11,17 +11,26 @@ import attrs
 
 from tgi_llama.errors import ConfigError
 
+from .command_a import COMMAND_A, COMMAND_A_TEXT, CommandAFormat
+from .command_r import CommandRCalls
+from .deepseek import DEEPSEEK_V3, DEEPSEEK_V3_1
 from .formats import Calls, MarkedFormat
+from .harmony import HarmonyFormat
 from .hermes import HermesCalls
 from .parts import TurnFormat
+from .phi import PhiCalls
+from .qwen_coder import QwenCoderCalls
 from .reasoning import detect_reasoning
+
+WholeTurn = CommandAFormat | HarmonyFormat
+"""Formats that mark more than calls and reasoning."""
 
 
 @attrs.frozen
 class Family:
     """An entry of the table."""
 
-    calls: Calls
+    calls: Calls | WholeTurn
     needles: tuple[tuple[str, ...], ...]
     """Alternatives; all texts of one of them must occur in the template."""
 
@@ -29,7 +38,23 @@ class Family:
         return any(all(text in template_source for text in texts) for texts in self.needles)
 
 
-FAMILIES: tuple[Family, ...] = (Family(HermesCalls(), needles=(("<tool_call>", "</tool_call>"),)),)
+_TOOLS = "tools"
+"""A template that shows earlier calls but no tools, as DeepSeek R1's does, says nothing of how the
+model is told of them: then the server tells it, and how to answer."""
+
+_DEEPSEEK = ("<｜tool▁sep｜>", _TOOLS)  # noqa: RUF001  the marks' own bars
+
+FAMILIES: tuple[Family, ...] = (
+    Family(HarmonyFormat(), needles=(("<|channel|>", "<|message|>"),)),
+    Family(COMMAND_A_TEXT, needles=(("<|START_ACTION|>", "<|START_TEXT|>"),)),
+    Family(COMMAND_A, needles=(("<|START_ACTION|>",),)),
+    Family(CommandRCalls(), needles=(("Action:", '"tool_name"', _TOOLS),)),
+    Family(DEEPSEEK_V3, needles=((*_DEEPSEEK, "```json"),)),
+    Family(DEEPSEEK_V3_1, needles=(_DEEPSEEK,)),
+    Family(PhiCalls(), needles=(("<|tool|>", "<|/tool|>"), ("<|/tool_call|>",))),
+    Family(QwenCoderCalls(), needles=(("<tool_call>", "<function=", "<parameter="),)),
+    Family(HermesCalls(), needles=(("<tool_call>", "</tool_call>"),)),
+)
 
 FORMAT_NAMES: tuple[str, ...] = ("auto", *(family.calls.name for family in FAMILIES))
 """What ``--tool-format`` may be."""
@@ -46,19 +71,18 @@ def turn_format(
     a name that there is not."""
     source = "\n".join(template_sources)
     reasoning = detect_reasoning(source)
-    if name != "auto":
-        return MarkedFormat(_by_name(name), reasoning)
-    return MarkedFormat(_by_text(source, control_spellings), reasoning)
+    calls = _by_text(source, control_spellings) if name == "auto" else _by_name(name)
+    return calls if isinstance(calls, WholeTurn) else MarkedFormat(calls, reasoning)
 
 
-def _by_name(name: str) -> Calls:
+def _by_name(name: str) -> Calls | WholeTurn:
     for family in FAMILIES:
         if family.calls.name == name:
             return family.calls
     raise ConfigError(f"tool format {name!r}: must be one of {', '.join(FORMAT_NAMES)}")
 
 
-def _by_text(source: str, control_spellings: Iterable[str]) -> Calls:
+def _by_text(source: str, control_spellings: Iterable[str]) -> Calls | WholeTurn:
     """A template that shows tools but no calls leaves it to the vocabulary."""
     texts = [source]
     if "tools" in source:
