@@ -19,7 +19,7 @@ from tgi_llama.structured.grammar import (
 )
 from tgi_llama.turns.parts import TurnFormat, TurnPlan, TurnRequest
 
-from .harness import Turn, check_reading, read
+from .harness import Turn, read
 
 WORDS = (
     " the", "hello", "\n\n", '{"', '": "', '": ', '"}', "}}", '"}}', "name", '", "', "arguments",
@@ -34,10 +34,11 @@ _CLOSING = b'"}]/>'
 
 
 class _Vocabulary:
-    def __init__(self, controls: Sequence[str]) -> None:
-        texts = [*WORDS, *controls, "<end>"]
+    def __init__(self, controls: Sequence[str], words: Sequence[str]) -> None:
+        texts = [*words, *controls, "<end>"]
         self.tokens = [bytes([byte]) for byte in range(_N_BYTES)] + [t.encode() for t in texts]
-        self.special_token_ids = list(range(_N_BYTES + len(WORDS), len(self.tokens)))
+        self.n_ordinary = _N_BYTES + len(words)
+        self.special_token_ids = list(range(self.n_ordinary, len(self.tokens)))
         self.eos_token_id = len(self.tokens) - 1
         self.bos_token_id = None
 
@@ -46,11 +47,12 @@ class _Vocabulary:
 
 
 class Walker:
-    """Compiles grammars over a vocabulary with these control tokens."""
+    """Compiles grammars over a vocabulary with these control tokens and ``words``: ordinary tokens
+    beside those of all tests."""
 
-    def __init__(self, controls: Sequence[str] = ()) -> None:
-        self._vocabulary = _Vocabulary(controls)
-        first = _N_BYTES + len(WORDS)
+    def __init__(self, controls: Sequence[str] = (), words: Sequence[str] = ()) -> None:
+        self._vocabulary = _Vocabulary(controls, [*WORDS, *words])
+        first = self._vocabulary.n_ordinary
         self.controls: Mapping[str, int] = {
             text: first + index for index, text in enumerate(controls)
         }
@@ -76,7 +78,8 @@ class Walker:
         while len(taken) < n_tokens:
             allowed = _bits(matcher.compute_bitmask())
             assert allowed, "nothing is allowed"
-            token = generator.choices(allowed, [self._weight(token) for token in allowed])[0]
+            weights = [self._weight(token) for token in allowed]
+            token = generator.choices(allowed, weights if any(weights) else None)[0]
             if token == self._vocabulary.eos_token_id:
                 return self._text(taken), True
             assert matcher.consume_token(token), matcher.get_error()
@@ -87,7 +90,7 @@ class Walker:
         return self._text(taken), False
 
     def _weight(self, token: int) -> int:
-        if token >= _N_BYTES + len(WORDS):
+        if token >= self._vocabulary.n_ordinary:
             return 40
         if token >= _N_BYTES:
             return 6
@@ -131,7 +134,7 @@ def _check_text(plan: TurnPlan, request: TurnRequest, text: str, *, is_complete:
     if not is_complete:
         return turn
     assert not turn.failed, text
-    check_reading(plan.make_parser, text, turn)
+    assert read(plan.make_parser, text) == turn  # in single characters
     schemas = {tool.name: tool.parameters for tool in request.tools}
     for call in turn.calls:
         assert isinstance(call.value, dict), text

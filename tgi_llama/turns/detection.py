@@ -11,22 +11,31 @@ import attrs
 
 from tgi_llama.errors import ConfigError
 
+from .command_a import COMMAND_A, COMMAND_A_TEXT, CommandAFormat
+from .command_r import CommandRCalls
+from .deepseek import DEEPSEEK_V3, DEEPSEEK_V3_1
 from .formats import Calls, MarkedFormat
 from .functionary import FunctionTagCalls, RecipientCalls
 from .granite import GraniteCalls
+from .harmony import HarmonyFormat
 from .hermes import HermesCalls
 from .json_way import JsonCalls
 from .llama import LlamaCalls
 from .mistral import MistralCalls, MistralNamedCalls
 from .parts import TurnFormat
+from .phi import PhiCalls
+from .qwen_coder import QwenCoderCalls
 from .reasoning import detect_reasoning
+
+WholeTurn = CommandAFormat | HarmonyFormat
+"""Formats that mark more than calls and reasoning."""
 
 
 @attrs.frozen
 class Family:
     """An entry of the table."""
 
-    calls: Calls
+    calls: Calls | WholeTurn
     needles: tuple[tuple[str, ...], ...]
     """Alternatives; all texts of one of them must occur in the template."""
     frames_content: bool = False
@@ -36,8 +45,22 @@ class Family:
         return any(all(text in template_source for text in texts) for texts in self.needles)
 
 
+_TOOLS = "tools"
+"""A template that shows earlier calls but no tools, as DeepSeek R1's does, says nothing of how the
+model is told of them: then the server tells it, and how to answer."""
+
+_DEEPSEEK = ("<｜tool▁sep｜>", _TOOLS)  # noqa: RUF001  the marks' own bars
+
 FAMILIES: tuple[Family, ...] = (
+    Family(HarmonyFormat(), needles=(("<|channel|>", "<|message|>"),)),
+    Family(COMMAND_A_TEXT, needles=(("<|START_ACTION|>", "<|START_TEXT|>"),)),
+    Family(COMMAND_A, needles=(("<|START_ACTION|>",),)),
+    Family(CommandRCalls(), needles=(("Action:", '"tool_name"', _TOOLS),)),
+    Family(DEEPSEEK_V3, needles=((*_DEEPSEEK, "```json"),)),
+    Family(DEEPSEEK_V3_1, needles=(_DEEPSEEK,)),
+    Family(PhiCalls(), needles=(("<|tool|>", "<|/tool|>"), ("<|/tool_call|>",))),
     Family(RecipientCalls(), needles=((">>>all",),), frames_content=True),
+    Family(QwenCoderCalls(), needles=(("<tool_call>", "<function=", "<parameter="),)),
     Family(FunctionTagCalls(), needles=(("<function=", "</function>"),)),
     Family(MistralNamedCalls("mistral-v11", has_ids=True), needles=(("[CALL_ID]", "[ARGS]"),)),
     Family(MistralNamedCalls(), needles=(("[TOOL_CALLS]", "[ARGS]"),)),
@@ -67,6 +90,8 @@ def turn_format(
     source = "\n".join(template_sources)
     reasoning = detect_reasoning(source)
     family = _by_text(source, control_spellings) if name == "auto" else _by_name(name)
+    if isinstance(family.calls, WholeTurn):
+        return family.calls
     return MarkedFormat(family.calls, reasoning, family.frames_content)
 
 

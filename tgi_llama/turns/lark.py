@@ -69,6 +69,15 @@ class GrammarWriter:
         name = self._name("until", body)
         return self._define(name, f"{name}[lazy]", body)
 
+    def is_control(self, mark: str) -> bool:
+        """Whether the mark is a token of its own, which free text cannot hold."""
+        return mark in self._controls
+
+    def lazy(self, body: str) -> str:
+        """A terminal that ends as early as it can."""
+        name = self._name("lazy", body)
+        return self._define(name, f"{name}[lazy]", body)
+
     def first(self, mark: str) -> str:
         """The mark, where free text could begin with it too: it never does."""
         if mark in self._controls:

@@ -15,6 +15,9 @@ from .json_follower import JsonFollower
 from .json_strings import decode_some
 from .parts import CallArguments, CallBegin, Content, Reasoning, TurnPart
 
+_LONGEST_NAME = 200
+"""Characters; what is longer is no name."""
+
 _LONGEST_QUOTE = 40
 """Characters of the text that a failure quotes."""
 
@@ -115,7 +118,7 @@ class TurnReader:
     def write_until(self, marks: Sequence[str]) -> Steps[str | None]:
         """Content up to the first of ``marks``, none of which may begin another. The mark is not
         taken; None where the text ends without one."""
-        return (yield from self._until(marks, self.write))
+        return (yield from self.take_until(marks, self.write))
 
     def reasoning_until(self, marks: Sequence[str]) -> Steps[str | None]:
         """As ``write_until``, for reasoning; white space around it is no part of it."""
@@ -127,9 +130,17 @@ class TurnReader:
             if released:
                 self._parts.append(Reasoning(released))
 
-        return (yield from self._until(marks, write))
+        return (yield from self.take_until(marks, write))
 
-    def _until(self, marks: Sequence[str], write: Callable[[str], None]) -> Steps[str | None]:
+    def think(self, text: str) -> None:
+        """A piece of reasoning."""
+        self._parts.append(Reasoning(text))
+
+    def take_until(
+        self, marks: Sequence[str], write: Callable[[str], None], *, drops_cut: bool = False
+    ) -> Steps[str | None]:
+        """As ``write_until``, but the text goes to ``write`` as it comes. ``drops_cut``: what may
+        be the beginning of a mark that the end of the text cuts off is left."""
         pattern = re.compile("|".join(map(re.escape, marks)))
         incoming = self.incoming
         while True:
@@ -138,7 +149,7 @@ class TurnReader:
             if found is not None:
                 write(incoming.take(found.start()))
                 return found.group()
-            n_held = 0 if incoming.has_ended else n_undecided(waiting, marks)
+            n_held = n_undecided(waiting, marks) if drops_cut or not incoming.has_ended else 0
             write(incoming.take(len(waiting) - n_held))
             if incoming.has_ended:
                 return None
@@ -255,10 +266,11 @@ class TurnReader:
         name_keys: Collection[str] = ("name",),
         argument_keys: Collection[str] = ("arguments", "parameters"),
         first_keys: Collection[str] = (),
+        skipped: Collection[str] = (),
     ) -> Steps[None]:
         """An object that describes a call, with its keys in any order; others are skipped.
         Arguments that come before the name wait for it. ``first_keys``: the first key must be one
-        of these, where there are any."""
+        of these, where there are any. An object with a name in ``skipped`` is read over."""
         held: list[str] = []
         yield from self.expect("{")
         is_first, has_begun = True, False
@@ -270,30 +282,20 @@ class TurnReader:
             yield from self._expect_after_space(":")
             yield from self.incoming.take_space()
             if key in name_keys and not has_begun:
-                self.begin_call((yield from self.string()))
-                self.write_arguments("".join(held))
+                name = yield from self.string()
                 has_begun = True
+                if name not in skipped:
+                    self.begin_call(name)
+                    self.write_arguments("".join(held))
             elif key in argument_keys and not held and not self._has_open_arguments:
-                yield from self.arguments(self.write_arguments if has_begun else held.append)
+                writes = self._call_is_open
+                yield from self.arguments(self.write_arguments if writes else held.append)
             else:
                 yield from self.value(_nowhere)
         if not has_begun:
             raise BrokenMarkup("a tool call without a name")
-        self.end_call()
-
-    def call_list(self) -> Steps[None]:
-        """A JSON list of objects that describe calls, or one object alone."""
-        yield from self.incoming.take_space()
-        if not (yield from self.incoming.takes("[")):
-            return (yield from self.call_object())
-        while True:
-            yield from self.incoming.take_space()
-            yield from self.call_object()
-            yield from self.incoming.take_space()
-            if not (yield from self.incoming.takes(",")):
-                break
-            self.begin_markup()
-        yield from self.end_mark("]")
+        if self._call_is_open:
+            self.end_call()
 
     @property
     def _has_open_arguments(self) -> bool:
@@ -308,6 +310,51 @@ class TurnReader:
             yield from self.expect(",")
             yield from self.incoming.take_space()
         return True
+
+    def call_list(
+        self, *, name_keys: Collection[str] = ("name",), skipped: Collection[str] = ()
+    ) -> Steps[None]:
+        """A list of objects that each describe a call, or one such object alone; those with a name
+        in ``skipped`` are none (``call_object``)."""
+        yield from self.incoming.take_space()
+        if not (yield from self.incoming.takes("[")):
+            yield from self.call_object(name_keys=name_keys, skipped=skipped)
+            return
+        is_first = True
+        while (yield from self._has_item(is_first=is_first)):
+            is_first = False
+            if not self.incoming.is_remembering:  # a call before this one has begun
+                self.begin_markup()
+            yield from self.call_object(name_keys=name_keys, skipped=skipped)
+        self.incoming.forget()
+
+    def _has_item(self, *, is_first: bool) -> Steps[bool]:
+        """Reads up to the next item of a list, or over the end of the list."""
+        yield from self.incoming.take_space()
+        if (yield from self.incoming.takes("]")):
+            return False
+        if not is_first:
+            yield from self.expect(",")
+            yield from self.incoming.take_space()
+        return True
+
+    def take_name(self, end: str) -> Steps[str]:
+        """A name up to ``end``, which is taken, without white space around it. Raises BrokenMarkup
+        where there is none."""
+        pieces: list[str] = []
+
+        def add(piece: str) -> None:
+            pieces.append(piece)
+            if sum(map(len, pieces)) > _LONGEST_NAME:
+                raise BrokenMarkup(f"a name is too long: {_quoted(''.join(pieces))}")
+
+        if (yield from self.take_until((end,), add)) is None:
+            raise CutOff
+        yield from self.expect(end)
+        name = "".join(pieces).strip(SPACE)
+        if not name:
+            raise BrokenMarkup("a name is empty")
+        return name
 
     # What must come
 
@@ -350,6 +397,15 @@ class TurnReader:
         if found is None:
             raise BrokenMarkup(f"no name at {_quoted(self.incoming.waiting)}")
         return self.incoming.take(found.end())
+
+    def optional_mark(self, literal: str) -> Steps[None]:
+        """Takes the mark, and white space before it, where it comes; also where the text ends in
+        the middle of it."""
+        yield from self.incoming.take_space()
+        found = yield from self.incoming.takes(literal)
+        waiting = self.incoming.waiting
+        if not found and self.incoming.has_ended and literal.startswith(waiting):
+            self.incoming.take(len(waiting))
 
     def end_mark(self, literal: str) -> Steps[None]:
         """Takes the mark that ends a complete call, after white space, where it comes. A text that

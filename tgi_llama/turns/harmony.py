@@ -1,0 +1,89 @@
+"""The turns of gpt-oss: messages with a header each, for the channels of harmony.
+
+What goes to ``analysis`` is reasoning; to ``final``, and to ``commentary`` without a recipient,
+content; what has a recipient is a call, and ends the turn. So there is one call in a turn.
+"""
+
+import functools
+
+import attrs
+
+from tgi_llama.structured.grammar import Grammar
+
+from .formats import arguments_grammar
+from .harmony_reader import (
+    CHANNEL,
+    CONSTRAIN,
+    END,
+    ENDS,
+    MARKS,
+    MESSAGE,
+    START,
+    HarmonyScript,
+)
+from .lark import GrammarWriter, one_of
+from .parts import TurnPlan, TurnRequest, TurnTool
+from .reader import TurnReader
+
+
+@attrs.frozen
+class HarmonyFormat:
+    """A ``TurnFormat``."""
+
+    name: str = "harmony"
+
+    def plan(self, request: TurnRequest) -> TurnPlan:
+        controls = request.control_spellings
+        script = functools.partial(HarmonyScript, splits=request.split_reasoning)
+        names = frozenset(tool.name for tool in request.tools)
+        return TurnPlan(
+            grammar=_grammar(request),
+            shown_controls=frozenset(controls[mark] for mark in MARKS if mark in controls),
+            make_parser=lambda: TurnReader(script(), names),
+        )
+
+
+def _grammar(request: TurnRequest) -> Grammar | None:
+    """Messages for the model itself, as many as it likes, then a call or the answer."""
+    if not request.tools and request.content is None:
+        return None
+    grammar = GrammarWriter(request.control_spellings)
+    kinds = [_call(grammar, tool) for tool in request.tools]
+    if not request.must_call:
+        kinds.append(_answer(grammar, request))
+    last = grammar.rule("last", one_of(kinds))
+    speaks_before = not request.must_call and request.content is None
+    channels = ("analysis", "commentary") if speaks_before else ("analysis",)
+    channel = one_of([grammar.text(name) for name in channels])
+    header = f"{grammar.text(CHANNEL)} {channel} {grammar.text(MESSAGE)}"
+    following = grammar.text(f"{START}assistant")
+    before = grammar.rule("before", f"{header} {_text_to_end(grammar)} {following}")
+    return grammar.grammar(f"{before}* {last}")
+
+
+def _text_to_end(grammar: GrammarWriter) -> str:
+    """Spelled out, the marks of a next message would end this one."""
+    text, end = grammar.free_text(ENDS), grammar.text(END)
+    return f"{text} {end}" if grammar.is_control(END) else grammar.lazy(f"{text} {end}")
+
+
+def _answer(grammar: GrammarWriter, request: TurnRequest) -> str:
+    header = grammar.text(f"{CHANNEL}final{MESSAGE}")
+    if request.content is not None:
+        return f"{header} {grammar.part(request.content)}"
+    return f"{header} {grammar.free_text(ENDS)}"
+
+
+def _call(grammar: GrammarWriter, tool: TurnTool) -> str:
+    """Models put the recipient behind the channel, templates before it."""
+    to, name = " to=functions.", tool.name
+    headers = one_of(
+        [
+            grammar.text(f"{CHANNEL}commentary{to}{name}"),
+            grammar.text(f"{to}{name}{CHANNEL}commentary"),
+        ]
+    )
+    constrained = grammar.text(f"{CONSTRAIN}json")
+    content_type = f'(" "? {constrained} | " json")?'
+    arguments = grammar.part(arguments_grammar(tool))
+    return f"{headers} {content_type} {grammar.text(MESSAGE)} {arguments}"

@@ -1,0 +1,104 @@
+"""Reads turns in the harmony format of gpt-oss: messages with a header each, ``<|channel|>final
+<|message|>...``, where the header says who the message is for."""
+
+import re
+from typing import NamedTuple
+
+from .incoming import Steps
+from .reader import BrokenMarkup, TurnReader
+
+START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
+CONSTRAIN, CALL, RETURN = "<|constrain|>", "<|call|>", "<|return|>"
+MARKS = (START, CHANNEL, MESSAGE, END, CONSTRAIN, CALL, RETURN)
+
+ENDS = (END, CALL, RETURN, START, CHANNEL)
+"""What ends a message; the last two where its own end is missing."""
+_TOOLS = "functions."
+"""The namespace of the client's tools."""
+_RECIPIENT = re.compile(r"\bto=([^\s<]+)")
+_LONGEST_HEADER = 300
+"""Characters. What has none of a header's marks for so long is no header."""
+_BETWEEN = "\n\n"
+"""Between two messages of one kind."""
+
+
+class _Header(NamedTuple):
+    text: str
+    """As it stands in the turn."""
+    channel: str
+    recipient: str | None
+
+
+class HarmonyScript:
+    """A script for ``TurnReader``. ``splits`` is False where the reasoning, with its markup, is
+    left in the content."""
+
+    def __init__(self, *, splits: bool) -> None:
+        self._splits = splits
+        self._has_content = False
+        self._has_reasoning = False
+
+    def __call__(self, reader: TurnReader) -> Steps[None]:
+        while (yield from reader.incoming.next_character()):
+            reader.begin_markup()
+            header = yield from _header(reader)
+            if header.recipient is not None:
+                yield from self._call(reader, header.recipient)
+            elif header.channel == "analysis":
+                yield from self._reasoning(reader, header)
+            else:
+                yield from self._content(reader)
+            yield from reader.incoming.takes_one_of((END, CALL, RETURN))
+
+    def _call(self, reader: TurnReader, recipient: str) -> Steps[None]:
+        reader.begin_call(recipient.removeprefix(_TOOLS))
+        yield from reader.arguments(reader.write_arguments)
+        reader.end_call()
+        yield from reader.incoming.take_space()
+
+    def _reasoning(self, reader: TurnReader, header: _Header) -> Steps[None]:
+        reader.incoming.forget()
+        if not self._splits:
+            reader.write(header.text)
+            yield from reader.write_until(ENDS)
+            reader.write(END)
+            return
+        if self._has_reasoning:
+            reader.think(_BETWEEN)
+        self._has_reasoning = True
+        yield from reader.reasoning_until(ENDS)
+
+    def _content(self, reader: TurnReader) -> Steps[None]:
+        reader.incoming.forget()
+        if self._has_content:
+            reader.write(_BETWEEN)
+        self._has_content = True
+        yield from reader.write_until(ENDS)
+
+
+def _header(reader: TurnReader) -> Steps[_Header]:
+    """Reads over ``<|message|>``. The header's parts come in several orders: the recipient
+    before or behind the channel, the type of the content with or without ``<|constrain|>``."""
+    pieces: list[str] = []
+
+    def add(piece: str) -> None:
+        pieces.append(piece)
+        if sum(map(len, pieces)) > _LONGEST_HEADER:
+            raise BrokenMarkup("no message begins here")
+
+    while True:
+        mark = yield from reader.take_until(MARKS, add)
+        if mark is None:
+            raise BrokenMarkup("the text ends before its message begins")
+        if mark in (END, CALL, RETURN):
+            raise BrokenMarkup(f"{mark} before a message")
+        yield from reader.expect(mark)
+        add(mark)
+        if mark == MESSAGE:
+            break
+    text = "".join(pieces)
+    channel = text.partition(CHANNEL)[2].strip().split(maxsplit=1) or [""]
+    found = _RECIPIENT.search(text)
+    recipient = None if found is None else found.group(1)
+    name = re.split(r"[\s<]", channel[0], maxsplit=1)[0]
+    return _Header(text, name, None if recipient == "assistant" else recipient)

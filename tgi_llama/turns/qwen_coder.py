@@ -1,0 +1,106 @@
+"""Qwen3-Coder's way of calling tools: ``<function=name>`` with a tag for each parameter, between
+``<tool_call>`` and ``</tool_call>``."""
+
+import attrs
+
+from tgi_llama.structured.grammar import JsonSchemaGrammar
+
+from .incoming import Steps
+from .lark import GrammarWriter, one_of
+from .parts import TurnRequest, TurnTool
+from .reader import TurnReader
+from .tagged_calls import TaggedArguments
+from .tagged_values import Parameter, Parameters, read_parameters
+
+_TOOL, _END_TOOL = "<tool_call>", "</tool_call>"
+_FUNCTION, _END_FUNCTION = "<function=", "</function>"
+_PARAMETER, _END_PARAMETER = "<parameter=", "</parameter>"
+_FREE_NAME = r"/[A-Za-z_][A-Za-z0-9_.\-]{0,63}/"
+
+
+@attrs.frozen
+class QwenCoderCalls:
+    name: str = "qwen3_coder"
+    marks: tuple[str, ...] = (_TOOL, _END_TOOL)
+
+    def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
+        function = grammar.rule(
+            "function", one_of([_function(grammar, tool) for tool in request.tools])
+        )
+        begin, end = grammar.text("\n" + _FUNCTION), grammar.text("\n" + _END_TOOL)
+        call = grammar.rule("call", f"{begin} {function} {end}")
+        more = f" ({grammar.text(chr(10) + _TOOL)} {call})*" if request.parallel else ""
+        if request.must_call:
+            return f"{grammar.text(_TOOL)} {call}{more}"
+        if request.content is not None:
+            return f"{grammar.part(request.content)} | {grammar.text(_TOOL)} {call}{more}"
+        return " | ".join(
+            (
+                grammar.free_text((_TOOL, _FUNCTION)),
+                f"{grammar.text_until(_TOOL)} {call}{more}",
+                f"{grammar.text_until(_FUNCTION)} {function} {end}?{more}",
+            )
+        )
+
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
+        known = {tool.name: _parameters(tool) for tool in request.tools}
+        while (mark := (yield from reader.write_until((_TOOL, _FUNCTION)))) is not None:
+            reader.begin_markup()
+            yield from reader.expect(mark)
+            if mark == _TOOL:
+                yield from reader.incoming.take_space()
+                yield from reader.expect(_FUNCTION)
+            name = yield from reader.take_name(">")
+            reader.begin_call(name)
+            yield from _read_parameters(reader, known[name])
+            reader.end_call()
+            yield from reader.optional_mark(_END_TOOL)
+
+
+def _read_parameters(reader: TurnReader, parameters: Parameters) -> Steps[None]:
+    arguments = TaggedArguments(reader, parameters)
+    while True:
+        yield from reader.incoming.take_space()
+        if not (yield from reader.incoming.takes(_PARAMETER)):
+            break
+        name = yield from reader.take_name(">")
+        yield from arguments.write_parameter(name, _END_PARAMETER)
+    yield from reader.expect(_END_FUNCTION)
+    arguments.write_end()
+
+
+def _parameters(tool: TurnTool) -> Parameters:
+    return read_parameters(tool.parameters, f"{tool.field}.parameters")
+
+
+def _function(grammar: GrammarWriter, tool: TurnTool) -> str:
+    """Behind ``<function=``, to the end of ``</function>``: parameters come in the schema's
+    order, as they do where arguments are JSON."""
+    parameters = _parameters(tool)
+    rules = [grammar.text(f"{tool.name}>\n")]
+    for parameter in parameters.known:
+        head = grammar.text(f"{_PARAMETER}{parameter.name}>\n")
+        value = f"{head} {_value(grammar, tool, parameter)}"
+        rules.append(value if parameter.required else f"({value})?")
+    if parameters.further is not None:
+        end = grammar.text(">\n")
+        head = f"{grammar.text(_PARAMETER)} {_FREE_NAME} {end}"
+        rules.append(f"({head} {_value(grammar, tool, parameters.further)})*")
+    return f"{' '.join(rules)} {grammar.text(_END_FUNCTION)}"
+
+
+def _value(grammar: GrammarWriter, tool: TurnTool, parameter: Parameter) -> str:
+    """A value, the closing tag and the line break behind it."""
+    kind = parameter.kind
+    end = f"\n{_END_PARAMETER}\n"
+    if not kind.is_text:
+        path = f"properties.{parameter.name}" if parameter.name else "additionalProperties"
+        part = JsonSchemaGrammar(schema=parameter.schema, field=f"{tool.field}.parameters.{path}")
+        return f"{grammar.part(part)} {grammar.text(end)}"
+    if kind.choices is not None:
+        return f"{one_of([grammar.text(choice) for choice in kind.choices])} {grammar.text(end)}"
+    if kind.min_length or kind.max_length is not None:
+        most = "" if kind.max_length is None else kind.max_length
+        text = grammar.free_text((_END_PARAMETER,), f"(?s:.{{{kind.min_length},{most}}})")
+        return grammar.lazy(f"{text} {grammar.text(end)}")
+    return f"{grammar.text_until(_END_PARAMETER)} {grammar.text(chr(10))}"

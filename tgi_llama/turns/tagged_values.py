@@ -1,0 +1,248 @@
+"""Arguments that a model writes between tags, one parameter after the other, instead of as JSON.
+
+What stands between the tags is the text itself where the parameter is a string, and JSON otherwise;
+which of them it is, only the tool's schema tells. Pure functions, any thread.
+"""
+
+import json
+from collections.abc import Mapping
+
+import attrs
+
+from tgi_llama.errors import ValidationError
+
+_ANNOTATIONS = frozenset(
+    (
+        *("$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated"),
+        *("description", "examples", "format", "readOnly", "title", "writeOnly"),
+    )
+)
+"""Keywords that say nothing about a value; ``format`` is looked at where the value is a string."""
+
+_SCALARS = frozenset(("boolean", "integer", "null", "number"))
+_ANY = _SCALARS | {"array", "object"}
+_MAX_REFERENCES = 32
+"""More in a row are a circle."""
+
+_PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+"""Templates that print values with Jinja's ``string`` filter teach models these."""
+
+
+@attrs.frozen(kw_only=True)
+class ValueType:
+    """How a parameter's value is written."""
+
+    is_text: bool
+    """The text itself, without quotes."""
+    others: frozenset[str] = frozenset()
+    """JSON types that a text is taken for where it reads as one."""
+    choices: tuple[str, ...] | None = None
+    """The only texts that are allowed."""
+    min_length: int = 0
+    max_length: int | None = None
+    """In characters."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Text that can be passed on as it comes."""
+        return self.is_text and not self.others
+
+
+ANYTHING = ValueType(is_text=True, others=_ANY)
+_JSON = ValueType(is_text=False)
+
+
+@attrs.frozen(kw_only=True)
+class Parameter:
+    """One of a tool's parameters."""
+
+    name: str
+    schema: object
+    """Complete in itself: it brings the definitions that it refers to."""
+    required: bool
+    kind: ValueType
+
+
+@attrs.frozen(kw_only=True)
+class Parameters:
+    """What may stand between a call's tags."""
+
+    known: tuple[Parameter, ...]
+    """In the schema's order."""
+    further: Parameter | None = None
+    """What parameters of other names are like; None where there may be none."""
+
+    def find(self, name: str) -> ValueType:
+        for parameter in self.known:
+            if parameter.name == name:
+                return parameter.kind
+        return self.further.kind if self.further is not None else ANYTHING
+
+
+def read_parameters(schema: object, field: str) -> Parameters:
+    """Takes the schema of an arguments object apart.
+
+    Raises ValidationError where it says more about the object than which parameters it has: tags
+    cannot express it. ``field`` is the JSON path of the schema.
+    """
+    root = schema if isinstance(schema, Mapping) else {}
+    if schema is False:
+        raise ValidationError(f"{field}: no arguments object is valid", field=field)
+    top = _resolved(root, root)
+    _check_top(top, field)
+    properties = top.get("properties")
+    properties = properties if isinstance(properties, Mapping) else {}
+    required = top.get("required")
+    names = [str(name) for name in required] if isinstance(required, list) else []
+    for name in (*properties, *names):
+        _check_name(name, field)
+    known = [_parameter(name, part, root, name in names) for name, part in properties.items()]
+    further = top.get("additionalProperties", True)
+    for name in names:
+        if name not in properties:
+            known.append(_parameter(name, further, root, True))
+    if known or further is False:
+        return Parameters(known=tuple(known))
+    return Parameters(known=(), further=_parameter("", further, root, False))
+
+
+def _check_name(name: str, field: str) -> None:
+    if not name or set(name) & set("<>\r\n"):
+        path = f"{field}.properties.{name}"
+        raise ValidationError(f"{path}: no tag of this model can hold the name", field=path)
+
+
+def _check_top(top: Mapping[str, object], field: str) -> None:
+    allowed = {"type", "properties", "required", "additionalProperties"} | _ANNOTATIONS
+    for keyword in top:
+        if keyword not in allowed:
+            raise ValidationError(
+                f"{field}.{keyword}: not supported for a tool's arguments with this model, "
+                "which writes each parameter by itself",
+                field=f"{field}.{keyword}",
+            )
+    if top.get("type", "object") not in ("object", ["object"]):
+        raise ValidationError(f"{field}.type: arguments are an object", field=f"{field}.type")
+
+
+def _parameter(name: str, schema: object, root: Mapping[str, object], required: bool) -> Parameter:
+    whole = schema
+    if isinstance(schema, Mapping):
+        definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
+        whole = {**definitions, **schema}
+    return Parameter(name=name, schema=whole, required=required, kind=_value_type(schema, root))
+
+
+def _value_type(schema: object, root: Mapping[str, object]) -> ValueType:
+    if not isinstance(schema, Mapping):
+        return ANYTHING
+    schema = _resolved(schema, root)
+    keywords = schema.keys() - _ANNOTATIONS
+    if not keywords and "format" not in schema:
+        return ANYTHING
+    texts = _texts(schema)
+    if texts is not None and keywords <= {"type", "enum", "const"}:
+        return ValueType(is_text=True, choices=texts)
+    if schema.get("type") == "string" and keywords <= {"type", "minLength", "maxLength"}:
+        return _bounded_text(schema)
+    types = _simple_types(schema, root)
+    if types is not None and "string" in types:
+        return ValueType(is_text=True, others=types - {"string"})
+    return _JSON
+
+
+def _texts(schema: Mapping[str, object]) -> tuple[str, ...] | None:
+    """The strings that an ``enum`` or ``const`` lists; None where there is none, or where tags
+    could not hold one of them."""
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if not isinstance(values, list) or not values or schema.get("type", "string") != "string":
+        return None
+    texts = [value for value in values if isinstance(value, str) and value and "</" not in value]
+    return tuple(dict.fromkeys(texts)) if len(texts) == len(values) else None
+
+
+def _bounded_text(schema: Mapping[str, object]) -> ValueType:
+    if "format" in schema:
+        return _JSON  # quoted, so that the schema's own rules hold it
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    if not isinstance(least, int) or not isinstance(most, int | None):
+        return _JSON
+    return ValueType(is_text=True, min_length=least, max_length=most)
+
+
+def _simple_types(
+    schema: Mapping[str, object], root: Mapping[str, object]
+) -> frozenset[str] | None:
+    """The types of a schema that says no more than them, all scalar: ``{"type": ["string",
+    "null"]}`` or ``anyOf`` of such."""
+    if "format" in schema:
+        return None
+    keywords = schema.keys() - _ANNOTATIONS
+    branches = schema.get("anyOf")
+    if keywords == {"anyOf"} and isinstance(branches, list):
+        found: frozenset[str] = frozenset()
+        for branch in branches:
+            types = (
+                _simple_types(_resolved(branch, root), root)
+                if isinstance(branch, Mapping)
+                else None
+            )
+            if types is None:
+                return None
+            found |= types
+        return found
+    named = schema.get("type")
+    names = frozenset(
+        (named,) if isinstance(named, str) else named if isinstance(named, list) else ()
+    )
+    simple = keywords == {"type"} and names <= _SCALARS | {"string"}
+    return names if simple else None
+
+
+def _resolved(schema: Mapping[str, object], root: Mapping[str, object]) -> Mapping[str, object]:
+    """The schema behind a local ``$ref`` that stands alone; else the schema itself."""
+    for _ in range(_MAX_REFERENCES):
+        reference = schema.get("$ref")
+        if not isinstance(reference, str) or schema.keys() - _ANNOTATIONS != {"$ref"}:
+            return schema
+        target: object = root
+        for step in reference.removeprefix("#").strip("/").split("/"):
+            key = step.replace("~1", "/").replace("~0", "~")
+            target = target.get(key) if isinstance(target, Mapping) else None
+        if not reference.startswith("#/") or not isinstance(target, Mapping):
+            return schema
+        schema = target
+    return schema
+
+
+def as_json(text: str, kind: ValueType) -> str:
+    """The JSON that a value's text stands for. What is meant as JSON and is none is a string."""
+    if kind.is_plain:
+        return json.dumps(text, ensure_ascii=False)
+    word = text.strip()
+    word = _PYTHON_WORDS.get(word, word)
+    try:
+        value = json.loads(word, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return json.dumps(text, ensure_ascii=False)
+    if kind.is_text and _type_names(value).isdisjoint(kind.others):
+        return json.dumps(text, ensure_ascii=False)
+    return word
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _type_names(value: object) -> frozenset[str]:
+    if value is None:
+        return frozenset(("null",))
+    if isinstance(value, bool):
+        return frozenset(("boolean",))
+    if isinstance(value, int):
+        return frozenset(("integer", "number"))
+    if isinstance(value, float):
+        return frozenset(("number", "integer") if value.is_integer() else ("number",))
+    if isinstance(value, list):
+        return frozenset(("array",))
+    return frozenset(("object",)) if isinstance(value, dict) else frozenset()
