@@ -16,7 +16,7 @@ from fakes.site import build_site
 
 from tgi_llama.server.listener import HttpServer, bind
 
-_OPTIONS = ("--max-batch-size", "4", "--max-input-tokens", "256", "--max-total-tokens", "512")
+_OPTIONS = ("--max-batch-size", "4", "--max-input-tokens", "512", "--max-total-tokens", "768")
 
 
 @pytest.fixture(scope="session")

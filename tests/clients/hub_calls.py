@@ -170,7 +170,7 @@ def check_endpoint_info_and_health(url: str) -> None:
     client = InferenceClient(url, provider="hf-inference")
     info = client.get_endpoint_info()
     assert info["model_id"] == "tgi_llama/builtin"
-    assert info["max_total_tokens"] == 512
+    assert info["max_total_tokens"] == 768
     assert client.health_check() is True
 
 

@@ -22,6 +22,7 @@ from tgi_llama.engine.sequence import Phase
 from tgi_llama.errors import ShuttingDown
 from tgi_llama.generation import (
     CacheOutcome,
+    Constraint,
     Failed,
     GenerationRequest,
     PlacementReport,
@@ -46,6 +47,8 @@ def a_request(
     n_top_tokens: int = 0,
     prompt_logprobs: bool = False,
     n_prompt_top_tokens: int = 0,
+    constraint: Constraint | None = None,
+    shown_controls: frozenset[TokenId] = frozenset(),
 ) -> GenerationRequest:
     """A greedy request unless ``sampling`` says otherwise."""
     return GenerationRequest(
@@ -61,6 +64,8 @@ def a_request(
         n_top_tokens=n_top_tokens,
         prompt_logprobs=prompt_logprobs,
         n_prompt_top_tokens=n_prompt_top_tokens,
+        constraint=constraint,
+        shown_controls=shown_controls,
     )
 
 
@@ -94,6 +99,7 @@ class Playbook:
     max_prefill_tokens: int = 8
     cache_ram_bytes: int = 0
     prefix_cache: bool = True
+    fast_forward: bool = True
     free_bytes: Callable[[], int] = lambda: sys.maxsize
     budget: StepBudget = attrs.field(factory=Unbounded)
     publications: list[Publication] = attrs.field(factory=list, init=False)
@@ -126,6 +132,7 @@ class Playbook:
                 max_prefill_tokens=self.max_prefill_tokens,
                 cache_ram_bytes=self.cache_ram_bytes,
                 prefix_cache=self.prefix_cache,
+                fast_forward=self.fast_forward,
                 free_bytes=self.free_bytes,
             ),
             commands=self.commands,

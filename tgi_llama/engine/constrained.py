@@ -6,8 +6,8 @@ After a token was chosen the grammar's state takes it. What must come next, beca
 leaves no choice, is appended to the sequence at once (``Sequence.force``): those tokens are
 computed like a prompt's, by one step or several (``leaps``), and their events are made when the
 rows before them are there. So a choice is only made where there is one, and the state is always
-ahead of what clients have been told. Forced tokens draw no random numbers, so how many a step computes changes no
-result.
+ahead of what clients have been told. Forced tokens draw no random numbers, so how many a step
+computes changes no result.
 
 Then the mask of the state that was reached is computed while llama.cpp works (``guide``).
 """

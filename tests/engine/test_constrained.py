@@ -1,0 +1,568 @@
+"""Playbooks of sequences with a grammar: what they say, when they end, and what fails with them."""
+
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+
+import attrs
+import numpy as np
+import pytest
+from fakes.grammars import N_VOCAB, RealGrammar, RuleGrammar, letter_vocabulary
+from fakes.playbook import Playbook, a_request
+from fakes.runner import EOS, FakeRunner, noisy
+
+from tgi_llama.engine.sampler import log_sum_exp
+from tgi_llama.errors import DecodeAborted, DecodeFailed, GenerationError
+from tgi_llama.generation import (
+    Constraint,
+    Failed,
+    SamplingParameters,
+    TokenEvent,
+    TokenId,
+)
+
+
+@pytest.fixture
+def plays() -> Iterator[list[Playbook]]:
+    """Those whose threads are to be ended."""
+    plays: list[Playbook] = []
+    yield plays
+    for play in plays:
+        play.loop.grammars.close()
+
+
+@attrs.frozen
+class Script:
+    """A grammar with fixed parts: a number for a token that must come, None for any of 10 to 19."""
+
+    parts: tuple[int | None, ...]
+
+    def __call__(self, tokens: tuple[int, ...]) -> set[int]:
+        if len(tokens) == len(self.parts):
+            return {EOS}
+        part = self.parts[len(tokens)]
+        return set(range(10, 20)) if part is None else {part}
+
+
+def any_then(*parts: int | None) -> RuleGrammar:
+    return RuleGrammar(Script((None, *parts)))
+
+
+def make_play(plays: list[Playbook], **options: object) -> Playbook:
+    runner = options.pop("runner", None) or FakeRunner(script=noisy)
+    play = Playbook(runner=runner, **options)  # type: ignore[arg-type]
+    plays.append(play)
+    return play
+
+
+def words(vocabulary_text: str) -> list[int]:
+    """The tokens of a text of the letter vocabulary."""
+    pieces = letter_vocabulary().pieces
+    return [next(t for t, piece in pieces.items() if piece.decode() == c) for c in vocabulary_text]
+
+
+# What comes next
+
+
+def test_choices_stay_within_the_grammar(plays: list[Playbook]) -> None:
+    play = make_play(plays)
+    sampling = SamplingParameters(temperature=2.0, seed=4)
+    request = play.submit(
+        a_request([5, 6], max_new_tokens=9, sampling=sampling, constraint=any_then(None, None))
+    )
+    free = play.submit(a_request([5, 6], max_new_tokens=9, sampling=sampling))
+    play.run_until_idle()
+    assert set(play.tokens(request)) <= set(range(10, 20))
+    assert len(play.tokens(request)) == 3
+    assert not set(play.tokens(free)) <= set(range(10, 20)), "others are free"
+    play.check_all_over()
+
+
+def test_greedy_choice_is_the_likeliest_of_the_allowed_ones(plays: list[Playbook]) -> None:
+    play = make_play(plays)
+    request = play.submit(a_request([5, 6], constraint=any_then(None), max_new_tokens=4))
+    play.run_until_idle()
+    tokens, expected = [5, 6], []
+    for _ in range(2):
+        expected.append(10 + int(noisy(tokens)[10:20].argmax()))
+        tokens.append(expected[-1])
+    assert play.tokens(request) == expected
+
+
+def test_forced_tokens_are_computed_at_once_where_nobody_else_runs(plays: list[Playbook]) -> None:
+    play = make_play(plays)
+    request = play.submit(
+        a_request([5, 6], max_new_tokens=20, constraint=any_then(30, 31, 32, 33, None, 40))
+    )
+    play.run_until_idle()
+    tokens = play.tokens(request)
+    assert tokens[1:5] == [30, 31, 32, 33]
+    assert tokens[6] == 40
+    sizes = [batch.tokens.shape[0] for batch in play.runner.batches]
+    assert sizes == [2, 5], "the prompt; the first choice and what follows; the end is not computed"
+    assert play.reason(request) == "eos_token"
+    assert sum(p.report.n_forced_tokens for p in play.publications) == 5
+    assert sum(p.report.n_generated_tokens for p in play.publications) == 7
+
+
+def test_tokens_that_a_text_must_begin_with_are_computed_with_the_prompt(
+    plays: list[Playbook],
+) -> None:
+    play = make_play(plays)
+    grammar = RuleGrammar(Script((30, 31, None, None)))
+    request = play.submit(a_request([5, 6], max_new_tokens=20, constraint=grammar))
+    play.run_until_idle()
+    assert play.tokens(request)[:2] == [30, 31]
+    assert [batch.tokens.shape[0] for batch in play.runner.batches] == [4, 1]
+
+
+def test_few_forced_tokens_beside_others_come_one_a_step_in_the_streams_layout(
+    plays: list[Playbook],
+) -> None:
+    play = make_play(plays, runner=FakeRunner(script=noisy, max_batch_tokens=64))
+    few = play.submit(
+        a_request([5, 6], max_new_tokens=40, constraint=any_then(*[30] * 15, None, None))
+    )
+    many = play.submit(
+        a_request([7, 6], max_new_tokens=40, constraint=any_then(*[30] * 16, None, None))
+    )
+    other = play.submit(a_request([8], max_new_tokens=50, ignore_eos=True))
+    play.max_prefill_tokens = 64
+    play.scheduler.max_prefill_tokens = 64
+    play.run_until_idle()
+    largest = {
+        slot: max(r.n_tokens for b in play.runner.batches for r in b.runs if r.slot == slot)
+        for slot in range(3)
+    }
+    assert largest == {0: 2, 1: 17, 2: 1}
+    assert play.tokens(few)[1:16] == [30] * 15
+    assert play.tokens(many)[1:17] == [30] * 16
+    assert len(play.tokens(other)) == 50
+
+
+def test_forced_tokens_beside_others_are_computed_at_once_in_the_unified_layout(
+    plays: list[Playbook],
+) -> None:
+    play = make_play(plays, runner=FakeRunner(script=noisy, layout="unified"))
+    request = play.submit(
+        a_request([5, 6], max_new_tokens=20, constraint=any_then(30, 31, 32, None, None))
+    )
+    play.submit(a_request([8], max_new_tokens=30, ignore_eos=True))
+    play.run_until_idle()
+    assert play.tokens(request)[1:4] == [30, 31, 32]
+    assert max(r.n_tokens for b in play.runner.batches for r in b.runs) == 4
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 10])
+@pytest.mark.parametrize("fast_forward", [True, False])
+def test_logprobs_of_forced_tokens_are_those_of_their_rows(
+    plays: list[Playbook], n_rows: int, fast_forward: bool
+) -> None:
+    runner = FakeRunner(script=noisy, n_prompt_rows=n_rows)
+    play = make_play(plays, runner=runner, fast_forward=fast_forward)
+    grammar = RuleGrammar(Script((30, 31, None, 40, 41, 42, 43, 44, None, 45, 46)))
+    request = play.submit(
+        a_request([5, 6], max_new_tokens=20, logprobs=True, n_top_tokens=2, constraint=grammar)
+    )
+    beside = play.submit(a_request([9, 6], max_new_tokens=20, logprobs=True, ignore_eos=True))
+    play.run_until_idle()
+    for each, prompt in ((request, [5, 6]), (beside, [9, 6])):
+        tokens = list(prompt)
+        for event in play.events[each]:
+            assert isinstance(event, TokenEvent)
+            row = noisy(tokens)
+            assert event.token.logprob == pytest.approx(
+                float(row[event.token.id]) - log_sum_exp(row), abs=1e-5
+            )
+            if each == request:
+                assert event.top_tokens[0].id == int(np.argmax(row))
+            tokens.append(event.token.id)
+    assert len(play.tokens(request)) == 11
+    play.check_all_over()
+
+
+def test_prompt_logprobs_and_forced_tokens_go_together(plays: list[Playbook]) -> None:
+    play = make_play(plays)
+    grammar = RuleGrammar(Script((30, 31, None, 40)))
+    requests = [
+        a_request(
+            [5, 6, 7], max_new_tokens=9, logprobs=True, prompt_logprobs=True, constraint=grammar
+        )
+    ] * 2
+    for request in play.submit_together(requests):
+        play.run_until_idle()
+        assert len(play.prompt_tokens(request)) == 3
+        assert play.tokens(request)[:2] == [30, 31]
+        assert len(play.tokens(request)) == 4
+        assert play.reason(request) == "eos_token"
+
+
+def test_penalties_count_forced_tokens(plays: list[Playbook]) -> None:
+    runner = FakeRunner(script=lambda _tokens: np.zeros(64, dtype=np.float32))
+    play = make_play(plays, runner=runner)
+    grammar = RuleGrammar(Script((10, 11, 12, None)))
+    sampling = SamplingParameters(greedy=True, presence_penalty=1.0)
+    request = play.submit(a_request([5], max_new_tokens=9, sampling=sampling, constraint=grammar))
+    play.run_until_idle()
+    assert play.tokens(request) == [10, 11, 12, 13]
+
+
+# The end
+
+
+def test_complete_grammar_ends_the_generation_without_another_decode(
+    plays: list[Playbook],
+) -> None:
+    play = make_play(plays)
+    request = play.submit(a_request([5, 6], max_new_tokens=9, constraint=any_then(30, 31)))
+    assert play.run_until_idle() == 1
+    assert play.tokens(request)[1:] == [30, 31]
+    assert play.reason(request) == "eos_token"
+    last = play.events[request][-1]
+    assert isinstance(last, TokenEvent)
+    assert last.finish is not None
+    assert last.finish.n_generated == 3
+    play.check_all_over()
+
+
+def test_end_of_generation_where_the_grammar_allows_it_says_eos(plays: list[Playbook]) -> None:
+    def rule(tokens: tuple[int, ...]) -> set[int]:
+        return {10, 11} if len(tokens) < 2 else {10, 11, EOS}
+
+    play = make_play(plays, runner=FakeRunner(script=lambda _tokens: EOS))
+    request = play.submit(a_request([5], max_new_tokens=9, constraint=RuleGrammar(rule)))
+    play.run_until_idle()
+    assert play.tokens(request) == [10, 10, EOS]
+    assert play.reason(request) == "eos_token"
+
+
+@pytest.mark.parametrize("ignore_eos", [True, False])
+def test_ignored_end_of_generation_comes_only_where_nothing_else_may(
+    plays: list[Playbook], ignore_eos: bool
+) -> None:
+    def rule(tokens: tuple[int, ...]) -> set[int]:
+        return {EOS} if len(tokens) == 3 else {10, EOS}
+
+    play = make_play(plays, runner=FakeRunner(script=lambda _tokens: EOS))
+    request = play.submit(
+        a_request([5], max_new_tokens=9, constraint=RuleGrammar(rule), ignore_eos=ignore_eos)
+    )
+    play.run_until_idle()
+    assert play.tokens(request) == ([10, 10, 10] if ignore_eos else [EOS])
+    assert play.reason(request) == "eos_token"
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+@pytest.mark.parametrize("most", range(1, 8))
+def test_limit_within_forced_tokens_says_length(
+    plays: list[Playbook], most: int, logprobs: bool
+) -> None:
+    play = make_play(plays, cells_per_sequence=2 + most, cells_are_padded=False)
+    request = play.submit(
+        a_request(
+            [5, 6],
+            max_new_tokens=most,
+            logprobs=logprobs,
+            constraint=any_then(30, 31, 32, None, 33, 34),
+        )
+    )
+    play.run_until_idle()
+    assert len(play.tokens(request)) == most
+    assert play.reason(request) == ("length" if most < 7 else "eos_token")
+    assert play.runner.cells[0] == ([5, 6, *play.tokens(request)][: len(play.runner.cells[0])])
+    play.check_all_over()
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+@pytest.mark.parametrize("keep", [True, False])
+def test_stop_string_within_forced_tokens_ends_the_text(
+    plays: list[Playbook], logprobs: bool, keep: bool
+) -> None:
+    play = make_play(plays, vocabulary=letter_vocabulary())
+    grammar = RuleGrammar(Script((*words("abcdef"), None)))
+    request = play.submit(
+        a_request(
+            [5, 6],
+            max_new_tokens=9,
+            logprobs=logprobs,
+            constraint=grammar,
+            stop_strings=("cd",),
+            keep_stop_string=keep,
+        )
+    )
+    play.run_until_idle()
+    assert play.text(request) == ("abcd" if keep else "ab")
+    assert len(play.tokens(request)) == 4
+    assert play.reason(request) == "stop_sequence"
+    play.check_all_over()
+
+
+def test_shown_control_is_visible_and_still_ends_the_generation(plays: list[Playbook]) -> None:
+    tokens = iter([0, 9, EOS])
+    play = make_play(plays, runner=FakeRunner(script=lambda _tokens: next(tokens)))
+    request = play.submit(
+        a_request([5], max_new_tokens=9, shown_controls=frozenset({TokenId(0), EOS}))
+    )
+    play.run_until_idle()
+    assert play.text(request) == "<control>J<end>"
+    assert play.reason(request) == "eos_token"
+    last = play.events[request][-1]
+    assert isinstance(last, TokenEvent)
+    assert last.token.special
+
+
+# What goes wrong
+
+
+def dead_end(tokens: tuple[int, ...]) -> set[int]:
+    return {10, 11} if len(tokens) < 2 else set()
+
+
+def broken_mask(tokens: tuple[int, ...]) -> None:
+    if len(tokens) == 2:
+        raise GenerationError("a limit of the grammar engine")
+
+
+def bug(tokens: tuple[int, ...]) -> None:
+    if len(tokens) == 2:
+        raise RuntimeError("a bug")
+
+
+FAULTS = {
+    "dead end": (RuleGrammar(dead_end), "allows no token"),
+    "mask": (RuleGrammar(Script((None,) * 9), broken_mask), "a limit of"),
+    "bug": (RuleGrammar(Script((None,) * 9), bug), "a bug"),
+}
+
+
+@pytest.mark.parametrize("sampling", [SamplingParameters(top_k=5), SamplingParameters(greedy=True)])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_of_a_grammar_in_mid_generation_fails_its_request_only(
+    plays: list[Playbook], fault: str, sampling: SamplingParameters
+) -> None:
+    grammar, message = FAULTS[fault]
+    play = make_play(plays)
+    healthy = a_request([5, 6], max_new_tokens=8, constraint=any_then(*[None] * 6))
+    expected = make_play(plays)
+    alone = expected.submit(healthy)
+    expected.run_until_idle()
+    request = play.submit(a_request([7], max_new_tokens=8, sampling=sampling, constraint=grammar))
+    neighbour = play.submit(healthy)
+    play.run_until_idle()
+    assert len(play.tokens(request)) == 2
+    error = play.error(request)
+    assert isinstance(error, GenerationError)
+    assert message in str(error)
+    assert play.tokens(neighbour) == expected.tokens(alone)
+    play.check_all_over()
+
+
+def test_grammar_that_cannot_start_fails_its_request_only(plays: list[Playbook]) -> None:
+    class Unwilling:
+        def start(self) -> None:
+            raise GenerationError("not today")
+
+    play = make_play(plays)
+    constraint: Constraint = Unwilling()  # type: ignore[assignment]
+    bad, good = (
+        play.submit(a_request([5], constraint=each)) for each in (constraint, any_then(30))
+    )
+    play.run_until_idle()
+    assert "not today" in str(play.error(bad))
+    assert play.reason(good) == "eos_token"
+
+
+def test_refused_token_fails_its_request_only(plays: list[Playbook]) -> None:
+    """A state that allows a token and then does not take it."""
+
+    class Liar(RuleGrammar):
+        def start(self) -> "LyingState":
+            return LyingState(self)
+
+    class LyingState(type(RuleGrammar(dead_end).start())):  # type: ignore[misc]
+        def take(self, token: TokenId) -> None:
+            raise GenerationError(f"the grammar refuses token {token}")
+
+    play = make_play(plays)
+    request = play.submit(a_request([5], constraint=Liar(Script((None, None)))))
+    other = play.submit(a_request([5, 6]))
+    play.run_until_idle()
+    assert "refuses" in str(play.error(request))
+    assert len(play.tokens(other)) == 4
+    play.check_all_over()
+
+
+@pytest.mark.parametrize("can_cut", [True, False])
+@pytest.mark.parametrize("n_prompt", [1, 3, 9])
+def test_late_mask_holds_up_its_own_sequence_only(
+    plays: list[Playbook], n_prompt: int, can_cut: bool
+) -> None:
+    gate = threading.Event()
+
+    def slow(tokens: tuple[int, ...]) -> None:
+        if len(tokens) in (0, 3):
+            assert gate.wait(30)
+
+    def open_if_waited_for() -> None:
+        """Where cells cannot be cut the loop has to wait for the mask."""
+        if not can_cut:
+            gate.set()
+
+    runner = FakeRunner(script=noisy, can_cut=can_cut)
+    play = make_play(plays, runner=runner)
+    runner.before_decode = open_if_waited_for
+    sampling = SamplingParameters(top_k=3, seed=5)
+    prompt = [5, 6, 7, 8, 9, 10, 11, 12, 13][:n_prompt]
+    slow_one = a_request(
+        prompt,
+        max_new_tokens=8,
+        sampling=sampling,
+        constraint=RuleGrammar(Script((None, 30, None, None, 31, None)), slow),
+    )
+    request = play.submit(slow_one)
+    other = play.submit(a_request([9], max_new_tokens=30, ignore_eos=True))
+    for _ in range(4):
+        play.step()
+    if can_cut:
+        assert play.tokens(request) == []
+        assert len(play.tokens(other)) >= 2
+    gate.set()
+    play.run_until_idle()
+    quick = make_play(plays)
+    same = quick.submit(attrs.evolve(slow_one, constraint=RuleGrammar(slow_one.constraint.rule)))
+    quick.run_until_idle()
+    assert play.tokens(request) == quick.tokens(same)
+    assert len(play.tokens(other)) == 30
+    play.check_all_over()
+
+
+def test_late_mask_of_a_sequence_alone_is_waited_for(plays: list[Playbook]) -> None:
+    started, gate = threading.Event(), threading.Event()
+
+    def slow(_tokens: tuple[int, ...]) -> None:
+        started.set()
+        assert gate.wait(30)
+
+    play = make_play(plays)
+    play.submit(
+        a_request(
+            [5],
+            max_new_tokens=1,
+            sampling=SamplingParameters(top_k=3),
+            constraint=RuleGrammar(Script((None, None)), slow),
+        )
+    )
+
+    def open_later() -> None:
+        assert started.wait(30)
+        gate.set()
+
+    opener = threading.Thread(target=open_later)
+    opener.start()
+    play.run_until_idle()
+    opener.join()
+    assert len(play.runner.batches) == 1
+
+
+def test_client_that_leaves_while_its_mask_is_computed_frees_its_slot(
+    plays: list[Playbook],
+) -> None:
+    gate = threading.Event()
+
+    def slow(_tokens: tuple[int, ...]) -> None:
+        assert gate.wait(30)
+
+    play = make_play(plays)
+    sampling = SamplingParameters(top_k=3)
+    request = play.submit(
+        a_request([5], sampling=sampling, constraint=RuleGrammar(Script((None,) * 5), slow))
+    )
+    other = play.submit(a_request([9], max_new_tokens=9, ignore_eos=True))
+    play.step()
+    play.cancel(request)
+    play.run_until_idle()
+    assert isinstance(play.events[request][-1], Failed)
+    assert len(play.tokens(other)) == 9
+    gate.set()
+    play.check_all_over()
+
+
+@pytest.mark.parametrize("can_cut", [True, False])
+@pytest.mark.parametrize("at", range(6))
+def test_broken_off_decode_changes_nothing(plays: list[Playbook], at: int, can_cut: bool) -> None:
+    grammar = RuleGrammar(Script((30, None, 31, 32, 33, None, None, 34, 35)))
+    request = a_request([5, 6], max_new_tokens=20, logprobs=True, constraint=grammar)
+    plain = make_play(plays)
+    expected = plain.submit(request)
+    plain.run_until_idle()
+    runner = FakeRunner(script=noisy, can_cut=can_cut)
+    runner.failures.extend([None] * at + [DecodeAborted("stop")])
+    play = make_play(plays, runner=runner)
+    actual = play.submit(request)
+    play.run_until_idle()
+    assert play.tokens(actual) == plain.tokens(expected)
+    logprobs = [
+        [event.token.logprob for event in each.events[i] if isinstance(event, TokenEvent)]
+        for each, i in ((play, actual), (plain, expected))
+    ]
+    assert logprobs[0] == pytest.approx(logprobs[1])
+
+
+def test_failed_decode_fails_a_constrained_request_too(plays: list[Playbook]) -> None:
+    play = make_play(plays)
+    play.runner.failures.extend([None, DecodeFailed("broken")])
+    request = play.submit(a_request([5], constraint=any_then(None, 30, None)))
+    play.run_until_idle()
+    assert isinstance(play.error(request), GenerationError)
+    play.check_all_over()
+
+
+# What others notice
+
+
+def test_steps_with_leaps_teach_the_budget_nothing(plays: list[Playbook]) -> None:
+    noted: list[tuple[int, int]] = []
+
+    class Noting:
+        def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:  # noqa: ARG002
+            return 10**9
+
+        def target_s(self, n_decode: int) -> float:  # noqa: ARG002
+            return 1.0
+
+        def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:  # noqa: ARG002
+            noted.append((n_decode, n_prefill))
+
+    play = make_play(plays, budget=Noting())
+    play.submit(a_request([5, 6], max_new_tokens=40, constraint=any_then(*[30, 31, None] * 8)))
+    n_steps = play.run_until_idle()
+    assert n_steps > 8
+    assert noted == [(0, 2)], "the prompt; every other step has a leap"
+
+
+def test_plan_stays_while_forced_tokens_come_one_a_step(plays: list[Playbook]) -> None:
+    play = make_play(plays)
+    play.submit(a_request([5, 6], max_new_tokens=20, constraint=any_then(*[30] * 9, None)))
+    play.submit(a_request([7], max_new_tokens=30, ignore_eos=True))
+    for _ in range(3):
+        play.step()
+    plans = [play.scheduler.schedule() for _ in range(4) if play.step()]
+    assert all(one is other for one, other in pairwise(plans))
+
+
+def test_real_grammar_gives_text_that_matches(plays: list[Playbook]) -> None:
+    play = make_play(plays, vocabulary=letter_vocabulary())
+    request = play.submit(
+        a_request(
+            [5, 6],
+            max_new_tokens=40,
+            sampling=SamplingParameters(temperature=3.0, seed=3),
+            constraint=RealGrammar.of_regex(r"id-[0-9]{3}-(abc|abd)\.x"),
+        )
+    )
+    play.run_until_idle()
+    text = play.text(request)
+    assert text.startswith("id-")
+    assert text[-6:] in ("-abc.x"[-6:], "-abd.x"[-6:])
+    assert play.reason(request) == "eos_token"
+    assert play.vocabulary.n_vocab == N_VOCAB
