@@ -4,7 +4,7 @@ import json
 import logging
 
 import pytest
-from fakes.constraints import HERMES, THINKING_HERMES, constraints
+from fakes.constraints import HERMES, THINKING_HERMES, RememberingCompiler, constraints
 from fakes.engine import FakeEngine, ended_by_eos, fails_after, generated, text_events
 from fakes.raw_client import post
 from fakes.scripted_loop import Script
@@ -285,6 +285,25 @@ async def test_tokens_held_back_go_out_the_short_way_once_they_are_known(
     pieces = [json.loads(event)["choices"][0]["delta"] for event in response.events[:-1]]
     assert put_together(pieces)[0] == "It is <tool_cold!"
     assert 0 < n_short() < 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_not_enforced_is_told_in_a_header(make_site, stream):
+    paths = tuple(f"guided_json.ü[{i}]" for i in range(12))
+    for relaxed, expected in (
+        ((), None),
+        (paths[:2], "guided_json.%C3%BC[0], guided_json.%C3%BC[1]"),
+        (("x\n" * 300,), ("x%0A" * 300)[:200]),
+    ):
+        site = await make_site(
+            FakeEngine(), constraints=constraints(compiler=RememberingCompiler(relaxed))
+        )
+        ask = {**ASK, "tools": None, "guided_json": {}, "stream": stream}
+        response = await site.client().post(CHAT, json=ask)
+        assert response.headers.get("x-grammar-warnings") == expected
+    site = await make_site(constraints=constraints(compiler=RememberingCompiler(paths)))
+    response = await site.client().post(CHAT, json={**ASK, "stream": stream})
+    assert response.headers["x-grammar-warnings"].endswith("[9], ...")
 
 
 async def test_vertex_chat_gives_the_content_or_all_where_there_are_calls(make_site):

@@ -5,6 +5,7 @@ import threading
 import pytest
 import trio
 import trio.testing
+from fakes.constraints import RememberingCompiler, constraints
 from fakes.engine import FakeEngine, generated, text_events
 from fakes.raw_client import post
 
@@ -51,6 +52,33 @@ async def test_client_leaving_while_validating_never_reaches_the_engine(make_sit
     finally:
         go_on.set()
     assert site.engine.n_opened == 0
+
+
+@ROUTES
+async def test_client_leaving_while_its_grammar_compiles_never_reaches_the_engine(
+    make_site, path, payload
+):
+    """What is compiled is kept for the next client."""
+    compiling, go_on = trio.Event(), threading.Event()
+
+    def hold() -> None:
+        trio.from_thread.run_sync(compiling.set)
+        go_on.wait()
+
+    compiler = RememberingCompiler(on_compile=hold)
+    site = await make_site(constraints=constraints(compiler=compiler))
+    client = await site.connect()
+    asked = {"guided_regex": "a"}
+    payload = {**payload, **({"parameters": asked} if "inputs" in payload else asked)}
+    try:
+        await client.send(post(path, payload))
+        await compiling.wait()
+        await client.reset()
+        await assert_everything_is_back(site)
+    finally:
+        go_on.set()
+    assert site.engine.n_opened == 0
+    assert await site.admission.validate(lambda: len(compiler.grammars)) == 1
 
 
 @ROUTES

@@ -4,6 +4,8 @@ browsers that let the code of a page read what they are told of. ``response_head
 
 from typing import Final
 
+GRAMMAR_WARNINGS: Final = "x-grammar-warnings"
+
 COMPUTE_TIME: Final = "x-compute-time"
 
 STREAM_HEADERS: Final[dict[str, str]] = {
@@ -11,6 +13,8 @@ STREAM_HEADERS: Final[dict[str, str]] = {
     "x-compute-characters": "Characters of the prompts.",
     "x-validation-time": "Milliseconds of checking and tokenizing.",
     "x-prompt-tokens": "Tokens of the prompts.",
+    GRAMMAR_WARNINGS: "What of a JSON Schema is not enforced, by percent-encoded JSON path; only"
+    " where there is any, and the server was told to let that pass.",
     "x-accel-buffering": "`no`, so that proxies do not hold a stream back. On streams only.",
 }
 """What a streamed answer of a generating route says about itself."""

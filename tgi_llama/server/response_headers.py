@@ -4,12 +4,19 @@ Values of several generations are summed; those of a prompt are counted once, ho
 generations it has.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import quote
 
 from tgi_llama.metrics import GenerationTimes
 from tgi_llama.validation.prepared import PreparedGeneration
 
 from .generations import Collected, Generations, n_cached, one_per_prompt
+from .header_names import GRAMMAR_WARNINGS
+
+_MOST_WARNINGS = 10
+_LONGEST_PATH = 200
+"""Characters. Some clients and proxies take no more than 4 KiB of headers."""
 
 
 def streamed(generations: Generations, compute_type: str) -> dict[str, str]:
@@ -20,6 +27,7 @@ def streamed(generations: Generations, compute_type: str) -> dict[str, str]:
         "x-compute-characters": _n_characters(generations.prepared),
         "x-validation-time": _sum_ms(validation_times),
         "x-prompt-tokens": _n_prompt_tokens(generations.prepared),
+        **_grammar_warnings(generations.prepared),
     }
 
 
@@ -44,6 +52,7 @@ def collected(
         "x-prompt-tokens": _n_prompt_tokens(prepared),
         "x-generated-tokens": str(sum(one.finish.n_generated for one in results)),
         "x-cached-tokens": str(n_cached(one.cached for one in all_results)),
+        **_grammar_warnings(prepared),
     }
 
 
@@ -51,6 +60,16 @@ def with_compute_time(headers: dict[str, str], results: Sequence[Collected]) -> 
     """TGI has this header, seconds as a decimal number, on all routes but completions."""
     total_s = sum(one.times.total_s for one in results)
     return {**headers, "x-compute-time": f"{total_s:.9f}".rstrip("0").rstrip(".")}
+
+
+def _grammar_warnings(prepared: Iterable[PreparedGeneration]) -> dict[str, str]:
+    paths = dict.fromkeys(path for one in prepared for path in one.relaxed_paths)
+    if not paths:
+        return {}
+    listed = [quote(path, safe="$.[]/") for path in itertools.islice(paths, _MOST_WARNINGS)]
+    if len(paths) > _MOST_WARNINGS:
+        listed.append("...")
+    return {GRAMMAR_WARNINGS: ", ".join(path[:_LONGEST_PATH] for path in listed)}
 
 
 def _n_characters(prepared: Iterable[PreparedGeneration]) -> str:

@@ -9,9 +9,9 @@ import attrs
 from llguidance import LLMatcher
 
 from tgi_llama.errors import ValidationError
-from tgi_llama.generation import Constraint
 
 from .cache import CompiledCache
+from .compiler import CompiledGrammar
 from .grammar import (
     ChoiceGrammar,
     CompositeGrammar,
@@ -66,7 +66,7 @@ class LlGrammarCompiler:
             is_usable=lambda made: isinstance(made, _Refused) or not made.spent,
         )
 
-    def compile(self, grammar: Grammar) -> Constraint:
+    def compile(self, grammar: Grammar) -> CompiledGrammar:
         started = time.perf_counter()
         content = _content(grammar)
         self._check_size(content, grammar)

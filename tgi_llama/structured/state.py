@@ -56,6 +56,8 @@ class LlConstraint:
     """Processor time that compiling took."""
     _matcher: LLMatcher
     """At the beginning. Never moved."""
+    relaxed_paths: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    """As ``compiler.CompiledGrammar`` has them."""
     spent: bool = attrs.field(default=False, init=False)
     """Its automaton is in error or large: good for the states that have it, not for new ones."""
     _n_tokens: int = attrs.field(default=0, init=False)

@@ -54,9 +54,13 @@ class Constraints:
             return prepared
         if self.compiler is None:
             reject("grammar is not supported", field=_field(grammar))
-        constraint = self.compiler.compile(grammar)
+        compiled = self.compiler.compile(grammar)
         return [
-            attrs.evolve(one, request=attrs.evolve(one.request, constraint=constraint))
+            attrs.evolve(
+                one,
+                request=attrs.evolve(one.request, constraint=compiled),
+                relaxed_paths=compiled.relaxed_paths,
+            )
             for one in prepared
         ]
 

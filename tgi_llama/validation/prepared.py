@@ -45,5 +45,7 @@ class PreparedGeneration:
     echo_only: bool = False
     """Completions with ``max_tokens`` 0: the engine generates a token, the answer does not show it
     and does not count it."""
+    relaxed_paths: tuple[str, ...] = ()
+    """JSON paths of what a grammar says and is not enforced."""
     make_parser: ParserFactory | None = None
     """Chats: what takes the text apart; None where the text is the content."""
