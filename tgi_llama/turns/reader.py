@@ -80,8 +80,8 @@ class TurnReader:
         try:
             yield from script(self)
         except CutOff as cut:
-            if self._call_is_open:
-                return  # its arguments end where the text does
+            if self._call_is_open or not self.incoming.is_remembering:
+                return  # what was given out ends where the text does
             self._fail(str(cut))
         except BrokenMarkup as broken:
             self._fail(str(broken))
@@ -162,9 +162,8 @@ class TurnReader:
         self.incoming.remember()
 
     def attempt(self, steps: Steps[None]) -> Steps[bool]:
-        """Reads what may be a call but may as well be content: where it breaks before a call has
-        begun, nothing is taken and nothing has failed."""
-        self.begin_markup()
+        """Reads what may be a call but may as well be content, behind ``begin_markup``: where it
+        breaks before a call has begun, nothing is taken and nothing has failed."""
         n_calls = self._n_calls
         try:
             yield from steps
