@@ -80,8 +80,8 @@ class TurnReader:
         try:
             yield from script(self)
         except CutOff as cut:
-            if self._call_is_open:
-                return  # its arguments end where the text does
+            if self._call_is_open or not self.incoming.is_remembering:
+                return  # what was given out ends where the text does
             self._fail(str(cut))
         except BrokenMarkup as broken:
             self._fail(str(broken))
@@ -121,7 +121,8 @@ class TurnReader:
         return (yield from self.take_until(marks, self.write))
 
     def reasoning_until(self, marks: Sequence[str]) -> Steps[str | None]:
-        """As ``write_until``, for reasoning; white space around it is no part of it."""
+        """As ``write_until``, for reasoning; white space around it is no part of it, and neither is
+        the beginning of a mark with which the text ends."""
         text = _HeldSpace()
         text.skip()
 
@@ -130,7 +131,10 @@ class TurnReader:
             if released:
                 self._parts.append(Reasoning(released))
 
-        return (yield from self.take_until(marks, write))
+        found = yield from self.take_until(marks, write, drops_cut=True)
+        if found is None:
+            self.incoming.take(len(self.incoming.waiting))
+        return found
 
     def think(self, text: str) -> None:
         """A piece of reasoning."""
@@ -162,9 +166,8 @@ class TurnReader:
         self.incoming.remember()
 
     def attempt(self, steps: Steps[None]) -> Steps[bool]:
-        """Reads what may be a call but may as well be content: where it breaks before a call has
-        begun, nothing is taken and nothing has failed."""
-        self.begin_markup()
+        """Reads what may be a call but may as well be content, behind ``begin_markup``: where it
+        breaks before a call has begun, nothing is taken and nothing has failed."""
         n_calls = self._n_calls
         try:
             yield from steps
