@@ -154,7 +154,9 @@ def test_plan_without_tools_still_reads_channels() -> None:
     assert plan.grammar is None
     assert plan.shown_controls == {7}
     assert plan.make_parser is not None
-    check_reading(plan.make_parser, THOUGHT + FINAL, TEXTS[3][1])
+    check_reading(
+        plan.make_parser, THOUGHT + FINAL, Turn("Hello  there.", reasoning="They ask <b>.")
+    )
     answer = HarmonyFormat().plan(TurnRequest(content=ANSWER))
     assert answer.grammar is not None
     assert Walker().accepts(answer.grammar, '<|channel|>final<|message|>{"answer": 4}')

@@ -79,8 +79,9 @@ class HarmonyScript:
 
 
 def _header(reader: TurnReader) -> Steps[_Header | None]:
-    """Reads over ``<|message|>``; None where the text ends before, which says nothing. The header's parts come in several orders: the recipient
-    before or behind the channel, the type of the content with or without ``<|constrain|>``."""
+    """Reads over ``<|message|>``; None where the text ends before, which says nothing. The
+    header's parts come in several orders: the recipient before or behind the channel, the type of
+    the content with or without ``<|constrain|>``."""
     pieces: list[str] = []
 
     def add(piece: str) -> None:
