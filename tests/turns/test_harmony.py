@@ -111,7 +111,7 @@ def test_read_without_splitting_leaves_the_reasoning_in_the_content() -> None:
 def test_walk_what_the_grammar_allows_is_read(
     request_: TurnRequest, controls: tuple[str, ...]
 ) -> None:
-    walker = Walker(controls, WORDS if controls else (*WORDS, *CONTROLS))
+    walker = Walker(controls, (*WORDS, *CONTROLS))
     request = attrs.evolve(request_, control_spellings=walker.controls)
     turns = check_walks(HarmonyFormat(), request, walker)
     assert any(turn.calls for turn in turns)

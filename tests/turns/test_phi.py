@@ -69,7 +69,7 @@ def test_read_a_list_that_breaks_keeps_its_first_call() -> None:
 def test_walk_what_the_grammar_allows_is_read(
     request_: TurnRequest, controls: tuple[str, ...]
 ) -> None:
-    walker = Walker(controls, WORDS if controls else (*WORDS, *MARKS))
+    walker = Walker(controls, (*WORDS, *MARKS))
     request = attrs.evolve(request_, control_spellings=walker.controls)
     turns = check_walks(PHI, request, walker)
     assert any(turn.calls for turn in turns)

@@ -11,28 +11,32 @@ import attrs
 
 from tgi_llama.errors import ConfigError
 
-from .command_a import COMMAND_A, COMMAND_A_TEXT, CommandAFormat
+from .command_a import COMMAND_A, COMMAND_A_TEXT
 from .command_r import CommandRCalls
 from .deepseek import DEEPSEEK_V3, DEEPSEEK_V3_1
 from .formats import Calls, MarkedFormat
+from .functionary import FunctionTagCalls, RecipientCalls
+from .granite import GraniteCalls
 from .harmony import HarmonyFormat
 from .hermes import HermesCalls
+from .json_way import JsonCalls
+from .llama import LlamaCalls
+from .mistral import MistralCalls, MistralNamedCalls
 from .parts import TurnFormat
 from .phi import PhiCalls
 from .qwen_coder import QwenCoderCalls
 from .reasoning import detect_reasoning
-
-WholeTurn = CommandAFormat | HarmonyFormat
-"""Formats that mark more than calls and reasoning."""
 
 
 @attrs.frozen
 class Family:
     """An entry of the table."""
 
-    calls: Calls | WholeTurn
+    calls: Calls | HarmonyFormat
     needles: tuple[tuple[str, ...], ...]
     """Alternatives; all texts of one of them must occur in the template."""
+    frames_content: bool = False
+    """``MarkedFormat.frames_content``."""
 
     def fits(self, template_source: str) -> bool:
         return any(all(text in template_source for text in texts) for texts in self.needles)
@@ -46,14 +50,25 @@ _DEEPSEEK = ("<｜tool▁sep｜>", _TOOLS)  # noqa: RUF001  the marks' own bars
 
 FAMILIES: tuple[Family, ...] = (
     Family(HarmonyFormat(), needles=(("<|channel|>", "<|message|>"),)),
-    Family(COMMAND_A_TEXT, needles=(("<|START_ACTION|>", "<|START_TEXT|>"),)),
-    Family(COMMAND_A, needles=(("<|START_ACTION|>",),)),
+    Family(COMMAND_A_TEXT, needles=(("<|START_ACTION|>", "<|START_TEXT|>"),), frames_content=True),
+    Family(COMMAND_A, needles=(("<|START_ACTION|>",),), frames_content=True),
     Family(CommandRCalls(), needles=(("Action:", '"tool_name"', _TOOLS),)),
     Family(DEEPSEEK_V3, needles=((*_DEEPSEEK, "```json"),)),
     Family(DEEPSEEK_V3_1, needles=(_DEEPSEEK,)),
     Family(PhiCalls(), needles=(("<|tool|>", "<|/tool|>"), ("<|/tool_call|>",))),
     Family(QwenCoderCalls(), needles=(("<tool_call>", "<function=", "<parameter="),)),
+    Family(RecipientCalls(), needles=((">>>all",),), frames_content=True),
+    Family(FunctionTagCalls(), needles=(("<function=", "</function>"),)),
+    Family(MistralNamedCalls("mistral-v11", has_ids=True), needles=(("[CALL_ID]", "[ARGS]"),)),
+    Family(MistralNamedCalls(), needles=(("[TOOL_CALLS]", "[ARGS]"),)),
+    Family(MistralCalls(), needles=(("[TOOL_CALLS]",),)),
+    Family(GraniteCalls(), needles=(("<|tool_call|>", "<|start_of_role|>"),)),
     Family(HermesCalls(), needles=(("<tool_call>", "</tool_call>"),)),
+    Family(
+        LlamaCalls(),
+        needles=(("<|python_tag|>",), ("<|start_header_id|>", '"parameters": ', "ipython")),
+    ),
+    Family(JsonCalls(), needles=()),
 )
 
 FORMAT_NAMES: tuple[str, ...] = ("auto", *(family.calls.name for family in FAMILIES))
@@ -71,18 +86,20 @@ def turn_format(
     a name that there is not."""
     source = "\n".join(template_sources)
     reasoning = detect_reasoning(source)
-    calls = _by_text(source, control_spellings) if name == "auto" else _by_name(name)
-    return calls if isinstance(calls, WholeTurn) else MarkedFormat(calls, reasoning)
+    family = _by_text(source, control_spellings) if name == "auto" else _by_name(name)
+    if isinstance(family.calls, HarmonyFormat):
+        return family.calls
+    return MarkedFormat(family.calls, reasoning, family.frames_content)
 
 
-def _by_name(name: str) -> Calls | WholeTurn:
+def _by_name(name: str) -> Family:
     for family in FAMILIES:
         if family.calls.name == name:
-            return family.calls
+            return family
     raise ConfigError(f"tool format {name!r}: must be one of {', '.join(FORMAT_NAMES)}")
 
 
-def _by_text(source: str, control_spellings: Iterable[str]) -> Calls | WholeTurn:
+def _by_text(source: str, control_spellings: Iterable[str]) -> Family:
     """A template that shows tools but no calls leaves it to the vocabulary."""
     texts = [source]
     if "tools" in source:
@@ -90,5 +107,5 @@ def _by_text(source: str, control_spellings: Iterable[str]) -> Calls | WholeTurn
     for text in texts:
         for family in FAMILIES:
             if family.fits(text):
-                return family.calls
-    return FAMILIES[-1].calls
+                return family
+    return FAMILIES[-1]

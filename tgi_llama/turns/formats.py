@@ -28,11 +28,11 @@ class Calls(Protocol):
         ...
 
     def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
-        """An expression for all that may follow the reasoning, where tools may be called."""
+        """An expression for all that may follow the reasoning."""
         ...
 
     def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
-        """Takes apart what follows the reasoning, where tools may be called."""
+        """Takes apart what follows the reasoning."""
         ...
 
 
@@ -42,6 +42,8 @@ class MarkedFormat:
 
     calls: Calls
     reasoning: ReasoningMarks | None = None
+    frames_content: bool = False
+    """Turns without tools have markup as well, so that ``calls`` is asked for these too."""
 
     @property
     def name(self) -> str:
@@ -51,11 +53,12 @@ class MarkedFormat:
         start = Opening.CLOSED
         if self.reasoning is not None:
             start = opening(self.reasoning, request.prompt_end)
-        if not request.tools and start is Opening.CLOSED:
+        has_markup = bool(request.tools) or self.frames_content
+        if not has_markup and start is Opening.CLOSED:
             return TurnPlan(grammar=request.content, shown_controls=frozenset(), make_parser=None)
         names = frozenset(tool.name for tool in request.tools)
         script = functools.partial(self._read, request=request, start=start)
-        marks = self.calls.marks if request.tools else ()
+        marks = self.calls.marks if has_markup else ()
         if self.reasoning is not None:
             marks += (self.reasoning.begin, self.reasoning.end)
         controls = request.control_spellings
@@ -69,22 +72,22 @@ class MarkedFormat:
         if not request.tools and request.content is None:
             return None
         grammar = GrammarWriter(request.control_spellings)
-        if request.tools:
-            rest = self.calls.rule(grammar, request)
+        if request.tools or self.frames_content:
+            body = self.calls.rule(grammar, request)
         else:
             assert request.content is not None
-            rest = grammar.part(request.content)
-        rest = grammar.rule("turn", rest)
+            body = grammar.part(request.content)
+        turn = grammar.rule("turn", body)
         if self.reasoning is None:
-            return grammar.grammar(rest)
+            return grammar.grammar(turn)
         gap = request.must_call or request.content is not None
         before = reasoning_rule(grammar, self.reasoning, start, gap=gap)
-        return grammar.grammar(f"{before} {rest}".strip())
+        return grammar.grammar(f"{before} {turn}".strip())
 
     def _read(self, reader: TurnReader, *, request: TurnRequest, start: Opening) -> Steps[None]:
         if self.reasoning is not None:
             yield from read_reasoning(reader, self.reasoning, start, split=request.split_reasoning)
-        if request.tools:
+        if request.tools or self.frames_content:
             yield from self.calls.read(reader, request)
 
 
@@ -98,7 +101,9 @@ def arguments_grammar(tool: TurnTool) -> JsonSchemaGrammar:
     return JsonSchemaGrammar(schema=schema, field=f"{tool.field}.parameters")
 
 
-def call_objects(grammar: GrammarWriter, tools: Sequence[TurnTool], *, arguments_key: str) -> str:
+def call_objects(
+    grammar: GrammarWriter, tools: Sequence[TurnTool], *, arguments_key: str = "arguments"
+) -> str:
     """An expression for ``{"name": "...", "arguments": {...}}``, spelled as templates spell it."""
     middle = f', "{arguments_key}": '
     choices = [
@@ -106,4 +111,23 @@ def call_objects(grammar: GrammarWriter, tools: Sequence[TurnTool], *, arguments
         f" {grammar.part(arguments_grammar(tool))}"
         for tool in tools
     ]
-    return f"""{grammar.text('{"name": ')} {one_of(choices)} {grammar.text("}")}"""
+    # A rule of its own, so that it is written once however often it is used.
+    name, end = grammar.text('{"name": '), grammar.text("}")
+    return grammar.rule("call_object", f"{name} {one_of(choices)} {end}")
+
+
+def call_list(grammar: GrammarWriter, request: TurnRequest) -> str:
+    """An expression for a JSON list of such objects, behind its opening bracket."""
+    call = call_objects(grammar, request.tools)
+    more = f" ({grammar.text(', ')} {call})*" if request.parallel else ""
+    return f"{call}{more} {grammar.text(']')}"
+
+
+def turn_rule(grammar: GrammarWriter, request: TurnRequest, *, mark: str, calls: str) -> str:
+    """An expression for a turn of text in which ``mark`` opens the calls, which end the turn:
+    ``calls`` is what follows the mark."""
+    if request.must_call:
+        return f"{grammar.text(mark)} {calls}"
+    if request.content is not None:
+        return f"{grammar.part(request.content)} | {grammar.text(mark)} {calls}"
+    return f"{grammar.free_text((mark,))} | {grammar.text_until(mark)} {calls}"

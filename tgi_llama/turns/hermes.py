@@ -3,15 +3,15 @@
 
 import attrs
 
-from .formats import call_objects
+from .formats import call_objects, turn_rule
 from .incoming import Steps
-from .lark import GrammarWriter
+from .lark import NEWLINE, GrammarWriter
 from .parts import TurnRequest
 from .reader import TurnReader
 
 _BEGIN = "<tool_call>"
 _END = "</tool_call>"
-_NEWLINE_END = f"\n{_END}"
+_CLOSING = f"{NEWLINE}{_END}"
 
 
 @attrs.frozen
@@ -20,17 +20,10 @@ class HermesCalls:
     marks: tuple[str, ...] = (_BEGIN, _END)
 
     def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
-        objects = call_objects(grammar, request.tools, arguments_key="arguments")
-        call = grammar.rule(
-            "call", f"{grammar.text(chr(10))} {objects} {grammar.text(_NEWLINE_END)}"
-        )
-        more = f" ({grammar.text(chr(10) + _BEGIN)} call)*" if request.parallel else ""
-        first = grammar.text(_BEGIN)
-        if request.must_call:
-            return f"{first} {call}{more}"
-        if request.content is not None:
-            return f"{grammar.part(request.content)} | {first} {call}{more}"
-        return f"{grammar.free_text(self.marks[:1])} | {grammar.text_until(_BEGIN)} {call}{more}"
+        object_ = call_objects(grammar, request.tools)
+        call = grammar.rule("call", f"{grammar.text(NEWLINE)} {object_} {grammar.text(_CLOSING)}")
+        more = f" ({grammar.text(NEWLINE + _BEGIN)} {call})*" if request.parallel else ""
+        return turn_rule(grammar, request, mark=_BEGIN, calls=f"{call}{more}")
 
     def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
         while (yield from reader.write_until((_BEGIN,))) is not None:

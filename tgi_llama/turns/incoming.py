@@ -69,19 +69,22 @@ class Incoming:
                 return
             yield
 
-    def takes_one_of(self, literals: Sequence[str]) -> Steps[str | None]:
-        """Takes the longest of ``literals`` that comes next; None and nothing where none does."""
+    def starts_with_one_of(self, literals: Sequence[str]) -> Steps[str | None]:
+        """The longest of ``literals`` that comes next, which is not taken; None where none does."""
         while not self.has_ended and any(
             len(literal) > len(self._text) and literal.startswith(self._text)
             for literal in literals
         ):
             yield
         found = [literal for literal in literals if self._text.startswith(literal)]
-        if not found:
-            return None
-        longest = max(found, key=len)
-        self.take(len(longest))
-        return longest
+        return max(found, key=len, default=None)
+
+    def takes_one_of(self, literals: Sequence[str]) -> Steps[str | None]:
+        """Takes the longest of ``literals`` that comes next; None and nothing where none does."""
+        found = yield from self.starts_with_one_of(literals)
+        if found is not None:
+            self.take(len(found))
+        return found
 
     def takes(self, literal: str) -> Steps[bool]:
         """Whether the literal came next; then it is taken."""

@@ -21,6 +21,9 @@ _LONGEST_NAME = 200
 _LONGEST_QUOTE = 40
 """Characters of the text that a failure quotes."""
 
+_N_SPACES = 4
+"""White space that may stand around a name."""
+
 
 class BrokenMarkup(Exception):
     """The text is not what its beginning promised."""
@@ -158,6 +161,20 @@ class TurnReader:
         """From here on the text may be a call."""
         self.incoming.remember()
 
+    def attempt(self, steps: Steps[None]) -> Steps[bool]:
+        """Reads what may be a call but may as well be content: where it breaks before a call has
+        begun, nothing is taken and nothing has failed."""
+        self.begin_markup()
+        n_calls = self._n_calls
+        try:
+            yield from steps
+        except BrokenMarkup:
+            if self._n_calls > n_calls:
+                raise
+            self.incoming.give_back()
+            return False
+        return True
+
     def begin_call(self, name: str) -> None:
         """A call is certain. Raises BrokenMarkup for a tool that there is not."""
         if name not in self._tool_names:
@@ -248,17 +265,20 @@ class TurnReader:
         *,
         name_keys: Collection[str] = ("name",),
         argument_keys: Collection[str] = ("arguments", "parameters"),
+        first_keys: Collection[str] = (),
         skipped: Collection[str] = (),
     ) -> Steps[None]:
         """An object that describes a call, with its keys in any order; others are skipped.
-        Arguments that come before the name wait for it. An object with a name in ``skipped`` is
-        read over."""
+        Arguments that come before the name wait for it. ``first_keys``: the first key must be one
+        of these, where there are any. An object with a name in ``skipped`` is read over."""
         held: list[str] = []
         yield from self.expect("{")
         is_first, has_begun = True, False
         while (yield from self._has_key(is_first=is_first)):
-            is_first = False
             key = yield from self.string()
+            if is_first and first_keys and key not in first_keys:
+                raise BrokenMarkup(f"{_quoted(key)} begins no tool call")
+            is_first = False
             yield from self._expect_after_space(":")
             yield from self.incoming.take_space()
             if key in name_keys and not has_begun:
@@ -277,6 +297,22 @@ class TurnReader:
         if self._call_is_open:
             self.end_call()
 
+    def call_list(
+        self, *, name_keys: Collection[str] = ("name",), skipped: Collection[str] = ()
+    ) -> Steps[None]:
+        """A JSON list of objects that describe calls, or one object alone (``call_object``)."""
+        yield from self.incoming.take_space()
+        if not (yield from self.incoming.takes("[")):
+            return (yield from self.call_object(name_keys=name_keys, skipped=skipped))
+        while True:
+            yield from self.incoming.take_space()
+            yield from self.call_object(name_keys=name_keys, skipped=skipped)
+            yield from self.incoming.take_space()
+            if not (yield from self.incoming.takes(",")):
+                break
+            self.begin_markup()
+        yield from self.end_mark("]")
+
     @property
     def _has_open_arguments(self) -> bool:
         return self._call_is_open and self._has_arguments
@@ -285,27 +321,6 @@ class TurnReader:
         """Reads up to the next key of an object, or over the end of the object."""
         yield from self.incoming.take_space()
         if (yield from self.incoming.takes("}")):
-            return False
-        if not is_first:
-            yield from self.expect(",")
-            yield from self.incoming.take_space()
-        return True
-
-    def call_list(
-        self, *, name_keys: Collection[str] = ("name",), skipped: Collection[str] = ()
-    ) -> Steps[None]:
-        """A list of objects that each describe a call; those with a name in ``skipped`` are none
-        (``call_object``)."""
-        yield from self.expect("[")
-        is_first = True
-        while (yield from self._has_item(is_first=is_first)):
-            is_first = False
-            yield from self.call_object(name_keys=name_keys, skipped=skipped)
-
-    def _has_item(self, *, is_first: bool) -> Steps[bool]:
-        """Reads up to the next item of a list, or over the end of the list."""
-        yield from self.incoming.take_space()
-        if (yield from self.incoming.takes("]")):
             return False
         if not is_first:
             yield from self.expect(",")
@@ -357,6 +372,29 @@ class TurnReader:
         waiting = self.incoming.waiting
         if not found and self.incoming.has_ended and literal.startswith(waiting):
             self.incoming.take(len(waiting))
+
+    def take_tool_name(self, marks: Sequence[str]) -> Steps[str]:
+        """Takes a tool's name, which ends before one of ``marks``. Raises BrokenMarkup where it
+        becomes longer than any tool's name."""
+        pattern = re.compile("|".join(map(re.escape, marks)))
+        longest = max(map(len, self._tool_names), default=0) + _N_SPACES
+        while True:
+            waiting = self.incoming.waiting
+            found = pattern.search(waiting)
+            if found is not None and found.start() <= longest:
+                return self.incoming.take(found.start())
+            if found is not None or len(waiting) > longest + max(map(len, marks)):
+                raise BrokenMarkup(f"no tool is called {_quoted(waiting)}")
+            yield from self.more()
+
+    def take_word(self) -> Steps[str]:
+        """Takes letters, digits and underscores. Raises BrokenMarkup where there are none."""
+        while not re.search(r"\W", self.incoming.waiting):
+            yield from self.more()
+        found = re.match(r"\w+", self.incoming.waiting)
+        if found is None:
+            raise BrokenMarkup(f"no name at {_quoted(self.incoming.waiting)}")
+        return self.incoming.take(found.end())
 
     def end_mark(self, literal: str) -> Steps[None]:
         """Takes the mark that ends a complete call, after white space, where it comes. A text that

@@ -1,0 +1,28 @@
+"""Granite 3's way of calling tools: ``<|tool_call|>`` and a JSON list of calls. Version 4 does it
+as Hermes."""
+
+import attrs
+
+from .formats import call_list, turn_rule
+from .incoming import Steps
+from .lark import GrammarWriter
+from .parts import TurnRequest
+from .reader import TurnReader
+
+_MARK = "<|tool_call|>"
+
+
+@attrs.frozen
+class GraniteCalls:
+    name: str = "granite"
+    marks: tuple[str, ...] = (_MARK,)
+
+    def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
+        calls = f"{grammar.text('[')} {call_list(grammar, request)}"
+        return turn_rule(grammar, request, mark=_MARK, calls=calls)
+
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
+        while (yield from reader.write_until((_MARK,))) is not None:
+            reader.begin_markup()
+            yield from reader.expect(_MARK)
+            yield from reader.call_list()
