@@ -42,6 +42,7 @@ TEXTS = [
     (written(PARIS, TIME), Turn(calls=(PARIS_CALL, TIME_CALL))),
     (f"I look.{written(PARIS)}{HELLO}", Turn("I look.Hello there.", (PARIS_CALL,))),
     (written(PARIS).replace("[", "").replace("\n]", ""), Turn(calls=(PARIS_CALL,))),
+    ("<|START_ACTION|>[]<|END_ACTION|>", Turn()),
     (written(PARIS)[:-5], Turn(calls=(PARIS_CALL,))),
     (
         written(("get_weather", '{"city": "]<|\\n\\"é\\u65e5"}')),
@@ -52,7 +53,6 @@ TEXTS = [
 BROKEN = [
     "<|START_ACTION|>get the weather<|END_ACTION|>",
     written(("launch", "{}")),
-    "<|START_ACTION|>[]<|END_ACTION|>",
     '<|START_ACTION|>[{"tool_call_id": 0, "tool_name": "ti',
     "<|START_ACTION|>",
 ]

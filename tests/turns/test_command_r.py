@@ -47,6 +47,7 @@ TEXTS = [
     (f"{NO_TOOL}\nAnswer: Hello.", Turn("Hello.")),
     (f"{NO_TOOL}\nHello.", Turn("Hello.")),
     (NO_TOOL, Turn()),
+    ("Action: ```json\n[]```", Turn()),
     (NO_TOOL.replace("-", "_"), Turn()),
     (f"{NO_TOOL}{written(PARIS)}", Turn(calls=(PARIS_CALL,))),
 ]
@@ -54,7 +55,6 @@ TEXTS = [
 BROKEN = [
     "Action: ```json\nget the weather```",
     written(("launch", "{}")),
-    "Action: ```json\n[]```",
     'Action: ```json\n[{"tool_name": "ti',
     "Action: ```json",
 ]

@@ -105,6 +105,17 @@ def call_objects(
     grammar: GrammarWriter, tools: Sequence[TurnTool], *, arguments_key: str = "arguments"
 ) -> str:
     """An expression for ``{"name": "...", "arguments": {...}}``, spelled as templates spell it."""
+    call = named_arguments(grammar, tools, arguments_key=arguments_key)
+    return grammar.rule("call_object", f"{grammar.text(OBJECT_BEGIN)} {call}")
+
+
+OBJECT_BEGIN = '{"name": '
+
+
+def named_arguments(
+    grammar: GrammarWriter, tools: Sequence[TurnTool], *, arguments_key: str
+) -> str:
+    """What follows ``OBJECT_BEGIN``, the end of the object included."""
     middle = f', "{arguments_key}": '
     choices = [
         f"{grammar.text(json.dumps(tool.name, ensure_ascii=False) + middle)}"
@@ -112,8 +123,7 @@ def call_objects(
         for tool in tools
     ]
     # A rule of its own, so that it is written once however often it is used.
-    name, end = grammar.text('{"name": '), grammar.text("}")
-    return grammar.rule("call_object", f"{name} {one_of(choices)} {end}")
+    return grammar.rule("named_arguments", f"{one_of(choices)} {grammar.text('}')}")
 
 
 def call_list(grammar: GrammarWriter, request: TurnRequest) -> str:
@@ -129,5 +139,15 @@ def turn_rule(grammar: GrammarWriter, request: TurnRequest, *, mark: str, calls:
     if request.must_call:
         return f"{grammar.text(mark)} {calls}"
     if request.content is not None:
-        return f"{grammar.part(request.content)} | {grammar.text(mark)} {calls}"
+        return f"{grammar.part(request.content)} | {grammar.first(mark)} {calls}"
     return f"{grammar.free_text((mark,))} | {grammar.text_until(mark)} {calls}"
+
+
+def next_mark(reader: TurnReader, request: TurnRequest, marks: Sequence[str]) -> Steps[str | None]:
+    """Reads content up to the first of ``marks``, which opens a call; None where the turn ends
+    without one. Content of a given form is all there is, so that a mark in it is none."""
+    if request.content is None or request.must_call:
+        return (yield from reader.write_until(marks))
+    if reader.n_calls:
+        yield from reader.incoming.take_space()
+    return (yield from reader.incoming.starts_with_one_of(marks))

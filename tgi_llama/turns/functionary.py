@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from .formats import arguments_grammar, turn_rule
+from .formats import arguments_grammar, next_mark, turn_rule
 from .incoming import Steps
 from .lark import NEWLINE, GrammarWriter, one_of
 from .parts import TurnRequest
@@ -34,8 +34,8 @@ class FunctionTagCalls:
         more = f" ({grammar.text(_BEGIN)} {call})*" if request.parallel else ""
         return turn_rule(grammar, request, mark=_BEGIN, calls=f"{call}{more}")
 
-    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
-        while (yield from reader.write_until((_BEGIN,))) is not None:
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
+        while (yield from next_mark(reader, request, (_BEGIN,))) is not None:
             reader.begin_markup()
             yield from reader.expect(_BEGIN)
             name = yield from reader.take_tool_name((">",))
@@ -81,6 +81,8 @@ class RecipientCalls:
             name = header.removeprefix(_TO).removesuffix(NEWLINE)
             if name == _ALL:
                 reader.incoming.forget()
+                if request.content is not None:
+                    return  # of a given form, so that no mark in it is one
             else:
                 reader.begin_call(name)
                 yield from reader.arguments(reader.write_arguments)

@@ -3,7 +3,7 @@ as Hermes."""
 
 import attrs
 
-from .formats import call_list, turn_rule
+from .formats import call_list, next_mark, turn_rule
 from .incoming import Steps
 from .lark import GrammarWriter
 from .parts import TurnRequest
@@ -21,8 +21,8 @@ class GraniteCalls:
         calls = f"{grammar.text('[')} {call_list(grammar, request)}"
         return turn_rule(grammar, request, mark=_MARK, calls=calls)
 
-    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
-        while (yield from reader.write_until((_MARK,))) is not None:
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
+        while (yield from next_mark(reader, request, (_MARK,))) is not None:
             reader.begin_markup()
             yield from reader.expect(_MARK)
             yield from reader.call_list()

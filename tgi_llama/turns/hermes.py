@@ -3,7 +3,7 @@
 
 import attrs
 
-from .formats import call_objects, turn_rule
+from .formats import call_objects, next_mark, turn_rule
 from .incoming import Steps
 from .lark import NEWLINE, GrammarWriter
 from .parts import TurnRequest
@@ -25,8 +25,8 @@ class HermesCalls:
         more = f" ({grammar.text(NEWLINE + _BEGIN)} {call})*" if request.parallel else ""
         return turn_rule(grammar, request, mark=_BEGIN, calls=f"{call}{more}")
 
-    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
-        while (yield from reader.write_until((_BEGIN,))) is not None:
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
+        while (yield from next_mark(reader, request, (_BEGIN,))) is not None:
             reader.begin_markup()
             yield from reader.expect(_BEGIN)
             yield from reader.incoming.take_space()

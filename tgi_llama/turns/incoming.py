@@ -47,6 +47,10 @@ class Incoming:
         """From here on what is taken may have to be given back."""
         self._remembered = []
 
+    @property
+    def is_remembering(self) -> bool:
+        return self._remembered is not None
+
     def forget(self) -> None:
         self._remembered = None
 

@@ -5,20 +5,28 @@ Where no tool need be called there is one more, ``no_tool``, whose ``content`` i
 run gives either.
 """
 
+from collections.abc import Collection
+
 import attrs
 
 from tgi_llama.structured.grammar import JsonSchemaGrammar
 
-from .formats import call_objects
+from .formats import OBJECT_BEGIN, named_arguments
 from .incoming import Steps
 from .lark import NEWLINE, GrammarWriter
 from .parts import TurnRequest
 from .reader import TurnReader
 
-NO_TOOL = "no_tool"
-_ANSWER = f'{{"name": "{NO_TOOL}", "parameters": {{"content": '
-_ANSWER_END = "}}"
 _STRING = JsonSchemaGrammar(schema={"type": "string"}, field="tools")
+_ANSWER_END = "}}"
+
+
+def no_tool_name(names: Collection[str]) -> str:
+    """What the tool is called that is none, beside tools with these names."""
+    name = "no_tool"
+    while name in names:
+        name += "_"
+    return name
 
 
 @attrs.frozen
@@ -27,26 +35,34 @@ class JsonCalls:
     marks: tuple[str, ...] = ()
 
     def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
-        call = call_objects(grammar, request.tools, arguments_key="parameters")
-        more = f" ({grammar.text(NEWLINE)} {call})*" if request.parallel else ""
+        begin = grammar.text(OBJECT_BEGIN)
+        calls = named_arguments(grammar, request.tools, arguments_key="parameters")
+        if request.parallel:
+            calls += f" ({grammar.text(NEWLINE + OBJECT_BEGIN)} {calls})*"
         if request.must_call:
-            return f"{call}{more}"
+            return f"{begin} {calls}"
         answer = grammar.part(request.content or _STRING)
-        end = grammar.text(_ANSWER_END)
-        return f"{call}{more} | {grammar.text(_ANSWER)} {answer} {end}"
+        begin_answer, end_answer = grammar.text(_answer_name(request)), grammar.text(_ANSWER_END)
+        return f"{begin} ({calls} | {begin_answer} {answer} {end_answer})"
 
     def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
         incoming = reader.incoming
         yield from incoming.take_space()
         if not request.must_call:
             reader.begin_markup()
-            if (yield from incoming.takes(_ANSWER)):
+            if (yield from incoming.takes(OBJECT_BEGIN + _answer_name(request))):
                 incoming.forget()
                 return (yield from _read_answer(reader, request))
         while (yield from incoming.next_character()):
             reader.begin_markup()
             yield from reader.call_object()
             yield from incoming.take_space()
+
+
+def _answer_name(request: TurnRequest) -> str:
+    """The answer up to its content, behind ``OBJECT_BEGIN``."""
+    name = no_tool_name([tool.name for tool in request.tools])
+    return f'"{name}", "parameters": {{"content": '
 
 
 def _read_answer(reader: TurnReader, request: TurnRequest) -> Steps[None]:

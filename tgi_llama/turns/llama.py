@@ -46,7 +46,6 @@ class LlamaCalls:
             case "{":
                 yield from reader.attempt(_bare_calls(reader))
                 return
-        reader.begin_markup()
         yield from reader.expect(_TAG)
         yield from reader.incoming.take_space()
         if (yield from reader.incoming.next_character()) == "{":
@@ -56,13 +55,12 @@ class LlamaCalls:
 
 
 def _begin_of_call(reader: TurnReader, begins: Sequence[str]) -> Steps[str | None]:
-    """Which of ``begins`` comes next, after white space. Takes the white space where one does."""
-    incoming = reader.incoming
-    incoming.remember()
-    yield from incoming.take_space()
-    found = yield from incoming.starts_with_one_of(begins)
+    """Which of ``begins`` comes next, after white space. Begins the markup where one does."""
+    reader.begin_markup()
+    yield from reader.incoming.take_space()
+    found = yield from reader.incoming.starts_with_one_of(begins)
     if found is None:
-        incoming.give_back()
+        reader.incoming.give_back()
     return found
 
 

@@ -4,7 +4,7 @@ version 11 itself with an id before them."""
 
 import attrs
 
-from .formats import arguments_grammar, call_list, turn_rule
+from .formats import arguments_grammar, call_list, next_mark, turn_rule
 from .incoming import Steps
 from .lark import GrammarWriter, one_of
 from .parts import TurnRequest
@@ -26,8 +26,8 @@ class MistralCalls:
             grammar, request, mark=_MARK, calls=f"/ ?\\[/ {call_list(grammar, request)}"
         )
 
-    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
-        yield from _read(reader)
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
+        yield from _read(reader, request)
 
 
 @attrs.frozen
@@ -51,13 +51,13 @@ class MistralNamedCalls:
         more = f" ({grammar.text(_MARK)} {call})*" if request.parallel else ""
         return turn_rule(grammar, request, mark=_MARK, calls=f"{call}{more}")
 
-    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
-        yield from _read(reader)
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
+        yield from _read(reader, request)
 
 
-def _read(reader: TurnReader) -> Steps[None]:
+def _read(reader: TurnReader, request: TurnRequest) -> Steps[None]:
     """All of the ways: which one it is shows behind the mark."""
-    while (yield from reader.write_until((_MARK,))) is not None:
+    while (yield from next_mark(reader, request, (_MARK,))) is not None:
         reader.begin_markup()
         yield from reader.expect(_MARK)
         yield from reader.incoming.take_space()

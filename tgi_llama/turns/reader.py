@@ -80,8 +80,8 @@ class TurnReader:
         try:
             yield from script(self)
         except CutOff as cut:
-            if self._call_is_open:
-                return  # its arguments end where the text does
+            if self._call_is_open or not self.incoming.is_remembering:
+                return  # what was given out ends where the text does
             self._fail(str(cut))
         except BrokenMarkup as broken:
             self._fail(str(broken))
@@ -162,9 +162,8 @@ class TurnReader:
         self.incoming.remember()
 
     def attempt(self, steps: Steps[None]) -> Steps[bool]:
-        """Reads what may be a call but may as well be content: where it breaks before a call has
-        begun, nothing is taken and nothing has failed."""
-        self.begin_markup()
+        """Reads what may be a call but may as well be content, behind ``begin_markup``: where it
+        breaks before a call has begun, nothing is taken and nothing has failed."""
         n_calls = self._n_calls
         try:
             yield from steps
@@ -297,22 +296,6 @@ class TurnReader:
         if self._call_is_open:
             self.end_call()
 
-    def call_list(
-        self, *, name_keys: Collection[str] = ("name",), skipped: Collection[str] = ()
-    ) -> Steps[None]:
-        """A JSON list of objects that describe calls, or one object alone (``call_object``)."""
-        yield from self.incoming.take_space()
-        if not (yield from self.incoming.takes("[")):
-            return (yield from self.call_object(name_keys=name_keys, skipped=skipped))
-        while True:
-            yield from self.incoming.take_space()
-            yield from self.call_object(name_keys=name_keys, skipped=skipped)
-            yield from self.incoming.take_space()
-            if not (yield from self.incoming.takes(",")):
-                break
-            self.begin_markup()
-        yield from self.end_mark("]")
-
     @property
     def _has_open_arguments(self) -> bool:
         return self._call_is_open and self._has_arguments
@@ -321,6 +304,33 @@ class TurnReader:
         """Reads up to the next key of an object, or over the end of the object."""
         yield from self.incoming.take_space()
         if (yield from self.incoming.takes("}")):
+            return False
+        if not is_first:
+            yield from self.expect(",")
+            yield from self.incoming.take_space()
+        return True
+
+    def call_list(
+        self, *, name_keys: Collection[str] = ("name",), skipped: Collection[str] = ()
+    ) -> Steps[None]:
+        """A list of objects that each describe a call, or one such object alone; those with a name
+        in ``skipped`` are none (``call_object``)."""
+        yield from self.incoming.take_space()
+        if not (yield from self.incoming.takes("[")):
+            yield from self.call_object(name_keys=name_keys, skipped=skipped)
+            return
+        is_first = True
+        while (yield from self._has_item(is_first=is_first)):
+            is_first = False
+            if not self.incoming.is_remembering:  # a call before this one has begun
+                self.begin_markup()
+            yield from self.call_object(name_keys=name_keys, skipped=skipped)
+        self.incoming.forget()
+
+    def _has_item(self, *, is_first: bool) -> Steps[bool]:
+        """Reads up to the next item of a list, or over the end of the list."""
+        yield from self.incoming.take_space()
+        if (yield from self.incoming.takes("]")):
             return False
         if not is_first:
             yield from self.expect(",")
@@ -364,15 +374,6 @@ class TurnReader:
         yield from self.incoming.take_space()
         yield from self.expect(literal)
 
-    def optional_mark(self, literal: str) -> Steps[None]:
-        """Takes the mark, and white space before it, where it comes; also where the text ends in
-        the middle of it."""
-        yield from self.incoming.take_space()
-        found = yield from self.incoming.takes(literal)
-        waiting = self.incoming.waiting
-        if not found and self.incoming.has_ended and literal.startswith(waiting):
-            self.incoming.take(len(waiting))
-
     def take_tool_name(self, marks: Sequence[str]) -> Steps[str]:
         """Takes a tool's name, which ends before one of ``marks``. Raises BrokenMarkup where it
         becomes longer than any tool's name."""
@@ -395,6 +396,15 @@ class TurnReader:
         if found is None:
             raise BrokenMarkup(f"no name at {_quoted(self.incoming.waiting)}")
         return self.incoming.take(found.end())
+
+    def optional_mark(self, literal: str) -> Steps[None]:
+        """Takes the mark, and white space before it, where it comes; also where the text ends in
+        the middle of it."""
+        yield from self.incoming.take_space()
+        found = yield from self.incoming.takes(literal)
+        waiting = self.incoming.waiting
+        if not found and self.incoming.has_ended and literal.startswith(waiting):
+            self.incoming.take(len(waiting))
 
     def end_mark(self, literal: str) -> Steps[None]:
         """Takes the mark that ends a complete call, after white space, where it comes. A text that
