@@ -114,7 +114,7 @@ def test_read_a_call_after_reasoning_that_the_prompt_opened() -> None:
 def test_walk_what_the_grammar_allows_is_read(
     calls: DeepSeekCalls, controls: tuple[str, ...], request_: TurnRequest, prompt_end: str
 ) -> None:
-    walker = Walker(controls, MARKS if not controls else ())
+    walker = Walker(controls, MARKS)
     request = attrs.evolve(request_, control_spellings=walker.controls, prompt_end=prompt_end)
     reasoning = THINK if prompt_end else None
     turns = check_walks(MarkedFormat(calls, reasoning), request, walker, n_walks=12)

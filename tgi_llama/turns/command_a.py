@@ -1,86 +1,53 @@
-"""The turns of Command R7B and Command A: reasoning, calls and answer each have marks of their
-own."""
+"""The turns of Command R7B and Command A: calls and answer have marks of their own, as the
+reasoning before them has."""
 
-import functools
 import json
 
 import attrs
 
-from tgi_llama.structured.grammar import Grammar
-
 from .formats import arguments_grammar
 from .incoming import SPACE, Steps
 from .lark import GrammarWriter, one_of
-from .parts import TurnPlan, TurnRequest, TurnTool
+from .parts import TurnRequest, TurnTool
 from .reader import TurnReader
-from .reasoning import ReasoningMarks, opening, read_reasoning, reasoning_rule
 
-_REASONING = ReasoningMarks("<|START_THINKING|>", "<|END_THINKING|>", gap="")
 _ACTION, _END_ACTION = "<|START_ACTION|>", "<|END_ACTION|>"
 _RESPONSE, _END_RESPONSE = "<|START_RESPONSE|>", "<|END_RESPONSE|>"
 _TEXT, _END_TEXT = "<|START_TEXT|>", "<|END_TEXT|>"
 _ANSWER_MARKS = (_RESPONSE, _END_RESPONSE, _TEXT, _END_TEXT)
+_CLOSE = f"\n]{_END_ACTION}"
 
 
 @attrs.frozen
-class CommandAFormat:
-    """A ``TurnFormat``."""
+class CommandACalls:
+    """Frames content: a turn without tools has markup as well."""
 
     name: str = "command_a"
-    response: str = _RESPONSE
-    """What begins an answer; newer models have another mark."""
+    begin: str = _RESPONSE
+    end: str = _END_RESPONSE
+    """What an answer stands between; both kinds are read."""
+    marks: tuple[str, ...] = (_ACTION, _END_ACTION, *_ANSWER_MARKS)
 
-    def plan(self, request: TurnRequest) -> TurnPlan:
-        marks = (_REASONING.begin, _REASONING.end, _ACTION, _END_ACTION, *_ANSWER_MARKS)
-        controls = request.control_spellings
-        script = functools.partial(self._read, request=request)
-        names = frozenset(tool.name for tool in request.tools)
-        return TurnPlan(
-            grammar=self._grammar(request),
-            shown_controls=frozenset(controls[mark] for mark in marks if mark in controls),
-            make_parser=functools.partial(TurnReader, script, names),
-        )
-
-    def _grammar(self, request: TurnRequest) -> Grammar | None:
-        if not request.tools and request.content is None:
-            return None
-        grammar = GrammarWriter(request.control_spellings)
+    def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
         kinds = [] if request.must_call else [self._answer(grammar, request)]
         if request.tools:
             kinds.append(_calls(grammar, request))
-        rest = grammar.rule("turn", one_of(kinds))
-        if self._is_in_answer(request):
-            return grammar.grammar(rest)
-        start = opening(_REASONING, request.prompt_end)
-        before = reasoning_rule(grammar, _REASONING, start, gap=False)
-        return grammar.grammar(f"{before} {rest}".strip())
+        return one_of(kinds)
 
     def _answer(self, grammar: GrammarWriter, request: TurnRequest) -> str:
-        begin, end = grammar.text(self.response), grammar.text(self._end_response)
-        if request.content is not None:
-            content = grammar.part(request.content)
-            return (
-                f"{content} {end}?" if self._is_in_answer(request) else f"{begin} {content} {end}?"
-            )
-        return f"{begin}? {grammar.free_text((_ACTION,))} {end}?"
+        begin, end = grammar.text(self.begin), grammar.text(self.end)
+        if request.content is None:
+            return f"{begin}? {grammar.free_text((_ACTION,))} {end}?"
+        answer = f"{grammar.part(request.content)} {end}?"
+        has_begun = request.prompt_end.rstrip(SPACE).endswith(self.begin)
+        return answer if has_begun else f"{begin} {answer}"
 
-    def _is_in_answer(self, request: TurnRequest) -> bool:
-        return request.prompt_end.rstrip(SPACE).endswith(self.response)
-
-    @property
-    def _end_response(self) -> str:
-        return self.response.replace("START", "END")
-
-    def _read(self, reader: TurnReader, *, request: TurnRequest) -> Steps[None]:
-        start = opening(_REASONING, request.prompt_end)
-        if not self._is_in_answer(request):
-            yield from read_reasoning(reader, _REASONING, start, split=request.split_reasoning)
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
         marks = (*_ANSWER_MARKS, _ACTION) if request.tools else _ANSWER_MARKS
         while (mark := (yield from reader.write_until(marks))) is not None:
             if mark == _ACTION:
                 reader.begin_markup()
                 yield from reader.expect(mark)
-                yield from reader.incoming.take_space()
                 yield from reader.call_list(name_keys=("tool_name",))
                 yield from reader.end_mark(_END_ACTION)
             else:
@@ -99,14 +66,12 @@ def _calls(grammar: GrammarWriter, request: TurnRequest) -> str:
     return f"{grammar.text_until(_ACTION)} {calls}"
 
 
-_CLOSE = f"\n]{_END_ACTION}"
-
-
 def _call(grammar: GrammarWriter, tool: TurnTool) -> str:
     name = json.dumps(tool.name, ensure_ascii=False)
     head = grammar.text(f'", "tool_name": {name}, "parameters": ')
     return f"{head} {grammar.part(arguments_grammar(tool))}"
 
 
-COMMAND_A = CommandAFormat()
-COMMAND_A_TEXT = CommandAFormat(name="command_a_text", response=_TEXT)
+COMMAND_A = CommandACalls()
+COMMAND_A_TEXT = CommandACalls("command_a_text", _TEXT, _END_TEXT)
+"""Of newer models."""

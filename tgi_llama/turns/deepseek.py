@@ -36,8 +36,8 @@ class DeepSeekCalls:
         return " | ".join(
             (
                 grammar.free_text((_BEGIN, _CALL)),
-                f"{grammar.text_until(_BEGIN)} {grammar.text(_CALL)} {calls}",
-                f"{grammar.text_until(_CALL)} {calls}",
+                f"{grammar.text_until(_BEGIN, (_CALL,))} {grammar.text(_CALL)} {calls}",
+                f"{grammar.text_until(_CALL, (_BEGIN,))} {calls}",
             )
         )
 

@@ -11,7 +11,7 @@ import attrs
 
 from tgi_llama.errors import ConfigError
 
-from .command_a import COMMAND_A, COMMAND_A_TEXT, CommandAFormat
+from .command_a import COMMAND_A, COMMAND_A_TEXT
 from .command_r import CommandRCalls
 from .deepseek import DEEPSEEK_V3, DEEPSEEK_V3_1
 from .formats import Calls, MarkedFormat
@@ -27,15 +27,12 @@ from .phi import PhiCalls
 from .qwen_coder import QwenCoderCalls
 from .reasoning import detect_reasoning
 
-WholeTurn = CommandAFormat | HarmonyFormat
-"""Formats that mark more than calls and reasoning."""
-
 
 @attrs.frozen
 class Family:
     """An entry of the table."""
 
-    calls: Calls | WholeTurn
+    calls: Calls | HarmonyFormat
     needles: tuple[tuple[str, ...], ...]
     """Alternatives; all texts of one of them must occur in the template."""
     frames_content: bool = False
@@ -54,8 +51,8 @@ _DEEPSEEK = ("<｜tool▁sep｜>", _TOOLS)  # noqa: RUF001  the marks' own bars
 
 FAMILIES: tuple[Family, ...] = (
     Family(HarmonyFormat(), needles=(("<|channel|>", "<|message|>"),)),
-    Family(COMMAND_A_TEXT, needles=(("<|START_ACTION|>", "<|START_TEXT|>"),)),
-    Family(COMMAND_A, needles=(("<|START_ACTION|>",),)),
+    Family(COMMAND_A_TEXT, needles=(("<|START_ACTION|>", "<|START_TEXT|>"),), frames_content=True),
+    Family(COMMAND_A, needles=(("<|START_ACTION|>",),), frames_content=True),
     Family(CommandRCalls(), needles=(("Action:", '"tool_name"', _TOOLS),)),
     Family(DEEPSEEK_V3, needles=((*_DEEPSEEK, "```json"),)),
     Family(DEEPSEEK_V3_1, needles=(_DEEPSEEK,)),
@@ -91,7 +88,7 @@ def turn_format(
     source = "\n".join(template_sources)
     reasoning = detect_reasoning(source)
     family = _by_text(source, control_spellings) if name == "auto" else _by_name(name)
-    if isinstance(family.calls, WholeTurn):
+    if isinstance(family.calls, HarmonyFormat):
         return family.calls
     return MarkedFormat(
         family.calls,

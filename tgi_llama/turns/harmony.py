@@ -68,19 +68,20 @@ def _text_to_end(grammar: GrammarWriter) -> str:
 
 
 def _answer(grammar: GrammarWriter, request: TurnRequest) -> str:
-    header = grammar.text(f"{CHANNEL}final{MESSAGE}")
+    header = f"{grammar.text(CHANNEL)} {grammar.text('final')} {grammar.text(MESSAGE)}"
     if request.content is not None:
         return f"{header} {grammar.part(request.content)}"
     return f"{header} {grammar.free_text(ENDS)}"
 
 
 def _call(grammar: GrammarWriter, tool: TurnTool) -> str:
-    """Models put the recipient behind the channel, templates before it."""
-    to, name = " to=functions.", tool.name
+    """Models put the recipient behind the channel, templates before it. A mark is a terminal of its
+    own wherever it stands, also where it is no token: llguidance does not go back behind one."""
+    recipient, channel = f" to=functions.{tool.name}", grammar.text(CHANNEL)
     headers = one_of(
         [
-            grammar.text(f"{CHANNEL}commentary{to}{name}"),
-            grammar.text(f"{to}{name}{CHANNEL}commentary"),
+            f"{channel} {grammar.text(f'commentary{recipient}')}",
+            f"{grammar.text(recipient)} {channel} {grammar.text('commentary')}",
         ]
     )
     constrained = grammar.text(f"{CONSTRAIN}json")

@@ -42,6 +42,8 @@ class HarmonyScript:
         while (yield from reader.incoming.next_character()):
             reader.begin_markup()
             header = yield from _header(reader)
+            if header is None:
+                return
             if header.recipient is not None:
                 yield from self._call(reader, header.recipient)
             elif header.channel == "analysis":
@@ -76,9 +78,10 @@ class HarmonyScript:
         yield from reader.write_until(ENDS)
 
 
-def _header(reader: TurnReader) -> Steps[_Header]:
-    """Reads over ``<|message|>``. The header's parts come in several orders: the recipient
-    before or behind the channel, the type of the content with or without ``<|constrain|>``."""
+def _header(reader: TurnReader) -> Steps[_Header | None]:
+    """Reads over ``<|message|>``; None where the text ends before, which says nothing. The
+    header's parts come in several orders: the recipient before or behind the channel, the type of
+    the content with or without ``<|constrain|>``."""
     pieces: list[str] = []
 
     def add(piece: str) -> None:
@@ -89,7 +92,9 @@ def _header(reader: TurnReader) -> Steps[_Header]:
     while True:
         mark = yield from reader.take_until(MARKS, add)
         if mark is None:
-            raise BrokenMarkup("the text ends before its message begins")
+            if not "".join(pieces).lstrip().startswith((START, CHANNEL, "to=")):
+                raise BrokenMarkup("no message begins here")
+            return None
         if mark in (END, CALL, RETURN):
             raise BrokenMarkup(f"{mark} before a message")
         yield from reader.expect(mark)

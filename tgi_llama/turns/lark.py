@@ -61,13 +61,15 @@ class GrammarWriter:
             body += f" & ~/(?s:.*)({spelled})(?s:.*)/"
         return self._define(self._name("TEXT", body), None, body)
 
-    def text_until(self, mark: str) -> str:
-        """Free text and the first ``mark``, which ends it."""
+    def text_until(self, mark: str, others: Sequence[str] = ()) -> str:
+        """Free text and the first ``mark``, which ends it. Of ``others``, which end it elsewhere in
+        the grammar, none comes before."""
         if mark in self._controls:
-            return f"{self.free_text((mark,))} {self.text(mark)}"
-        body = f"/(?s:.*){_escaped(mark)}/"
-        name = self._name("until", body)
-        return self._define(name, f"{name}[lazy]", body)
+            return f"{self.free_text((mark, *others))} {self.text(mark)}"
+        spelled = [other for other in others if other in self._controls]
+        if spelled:  # other marks are spelled too, and then their own rules win
+            return self.lazy(f"{self.free_text(spelled)} {self.text(mark)}")
+        return self.lazy(f"/(?s:.*){_escaped(mark)}/")
 
     def is_control(self, mark: str) -> bool:
         """Whether the mark is a token of its own, which free text cannot hold."""

@@ -3,7 +3,7 @@
 
 import attrs
 
-from .formats import call_objects
+from .formats import call_list, turn_rule
 from .incoming import Steps
 from .lark import GrammarWriter
 from .parts import TurnRequest
@@ -19,22 +19,12 @@ class PhiCalls:
     marks: tuple[str, ...] = (_BEGIN, _END)
 
     def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
-        objects = call_objects(grammar, request.tools, arguments_key="arguments")
-        call = grammar.rule("call", objects)
-        more = f" ({grammar.text(', ')} call)*" if request.parallel else ""
-        calls = grammar.rule("calls", f"{call}{more} {grammar.text(']')}")
+        calls = call_list(grammar, request)
         marked = f"{grammar.text('[')} {calls} {grammar.text(_END)}"
-        if request.must_call:
-            return f"{grammar.text(_BEGIN)} {marked}"
-        if request.content is not None:
-            return f"{grammar.part(request.content)} | {grammar.text(_BEGIN)} {marked}"
-        return " | ".join(
-            (
-                grammar.free_text((_BEGIN, _BARE)),
-                f"{grammar.text_until(_BEGIN)} {marked}",
-                f"{grammar.text_until(_BARE)} {calls}",
-            )
-        )
+        turn = turn_rule(grammar, request, mark=_BEGIN, calls=marked)
+        if request.must_call or request.content is not None:
+            return turn
+        return f"{turn} | {grammar.text_until(_BARE, (_BEGIN,))} {calls}"
 
     def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
         while (mark := (yield from reader.write_until((_BEGIN, _BARE)))) is not None:

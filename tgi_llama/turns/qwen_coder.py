@@ -37,8 +37,8 @@ class QwenCoderCalls:
         return " | ".join(
             (
                 grammar.free_text((_TOOL, _FUNCTION)),
-                f"{grammar.text_until(_TOOL)} {call}{more}",
-                f"{grammar.text_until(_FUNCTION)} {function} {end}?{more}",
+                f"{grammar.text_until(_TOOL, (_FUNCTION,))} {call}{more}",
+                f"{grammar.text_until(_FUNCTION, (_TOOL,))} {function} {end}?{more}",
             )
         )
 
