@@ -13,7 +13,7 @@ from .incoming import Steps
 from .lark import GrammarWriter, one_of
 from .parts import TurnPlan, TurnRequest, TurnTool
 from .reader import TurnReader
-from .reasoning import Opening, ReasoningMarks, opening, read_reasoning, reasoning_rule
+from .reasoning import Opening, ReasoningMarks, opening, read_answer, read_reasoning, reasoning_rule
 
 
 class Calls(Protocol):
@@ -44,6 +44,8 @@ class MarkedFormat:
     reasoning: ReasoningMarks | None = None
     frames_content: bool = False
     """Turns without tools have markup as well, so that ``calls`` is asked for these too."""
+    is_never_free: bool = False
+    """Turns with tools have a given form from their first character on."""
 
     @property
     def name(self) -> str:
@@ -80,15 +82,20 @@ class MarkedFormat:
         turn = grammar.rule("turn", body)
         if self.reasoning is None:
             return grammar.grammar(turn)
-        gap = request.must_call or request.content is not None
-        before = reasoning_rule(grammar, self.reasoning, start, gap=gap)
+        is_free = not (request.must_call or request.content or self.is_never_free)
+        before = reasoning_rule(grammar, self.reasoning, start, gap=not is_free)
         return grammar.grammar(f"{before} {turn}".strip())
 
     def _read(self, reader: TurnReader, *, request: TurnRequest, start: Opening) -> Steps[None]:
-        if self.reasoning is not None:
-            yield from read_reasoning(reader, self.reasoning, start, split=request.split_reasoning)
+        marks, has_reasoned = self.reasoning, False
+        if marks is not None:
+            has_reasoned = yield from read_reasoning(
+                reader, marks, start, split=request.split_reasoning
+            )
         if request.tools or self.frames_content:
             yield from self.calls.read(reader, request)
+        elif marks is not None and marks.answer is not None and has_reasoned:
+            yield from read_answer(reader, *marks.answer)
 
 
 def arguments_grammar(tool: TurnTool) -> JsonSchemaGrammar:

@@ -121,7 +121,8 @@ class TurnReader:
         return (yield from self.take_until(marks, self.write))
 
     def reasoning_until(self, marks: Sequence[str]) -> Steps[str | None]:
-        """As ``write_until``, for reasoning; white space around it is no part of it."""
+        """As ``write_until``, for reasoning; white space around it is no part of it, and neither is
+        the beginning of a mark with which the text ends."""
         text = _HeldSpace()
         text.skip()
 
@@ -130,7 +131,10 @@ class TurnReader:
             if released:
                 self._parts.append(Reasoning(released))
 
-        return (yield from self.take_until(marks, write))
+        found = yield from self.take_until(marks, write, drops_cut=True)
+        if found is None:
+            self.incoming.take(len(self.incoming.waiting))
+        return found
 
     def think(self, text: str) -> None:
         """A piece of reasoning."""

@@ -21,15 +21,21 @@ class ReasoningMarks:
     end: str
     gap: str = "\n\n"
     """What the model writes between its reasoning and an answer that is constrained."""
+    answer: tuple[str, str] | None = None
+    """Marks around the answer, where reasoning came before it."""
 
 
 THINK = ReasoningMarks("<think>", "</think>")
+GRANITE_THINK = ReasoningMarks(
+    "<think>", "</think>", gap="<response>", answer=("<response>", "</response>")
+)
 
 _KNOWN = (
     ReasoningMarks("<|START_THINKING|>", "<|END_THINKING|>", gap=""),
     ReasoningMarks("[THINK]", "[/THINK]", gap=""),
     ReasoningMarks("<seed:think>", "</seed:think>"),
     ReasoningMarks("Here is my thought process:", "Here is my response:", gap=" "),
+    GRANITE_THINK,
     THINK,
 )
 
@@ -48,7 +54,7 @@ class Opening(enum.Enum):
 def detect_reasoning(template_source: str) -> ReasoningMarks | None:
     """The marks that the template's text speaks of."""
     for marks in _KNOWN:
-        if marks.end in template_source:
+        if all(text in template_source for text in (marks.end, *(marks.answer or ()))):
             return marks
     return None
 
@@ -64,24 +70,43 @@ def opening(marks: ReasoningMarks, prompt_end: str) -> Opening:
 
 def read_reasoning(
     reader: TurnReader, marks: ReasoningMarks, start: Opening, *, split: bool
-) -> Steps[None]:
-    """Reads over the reasoning, where there is any. Without ``split`` it is content, marks and all;
-    either way there are no calls in it."""
+) -> Steps[bool]:
+    """Reads over the reasoning; whether there was any that has ended. Without ``split`` it is
+    content, marks and all; either way there are no calls in it."""
     incoming = reader.incoming
     if start is Opening.CLOSED:
-        return
-    if start is Opening.OPTIONAL and not (yield from _begins(reader, marks.begin)):
-        return
-    if not split:
-        if (yield from reader.write_until((marks.end,))) is not None:
-            reader.write(incoming.take(len(marks.end)))
-        return
-    if start is Opening.OPTIONAL:
-        yield from incoming.take_space()
-        incoming.take(len(marks.begin))
-    if (yield from reader.reasoning_until((marks.end,))) is not None:
-        incoming.take(len(marks.end))
+        return False
+    # A model whose prompt opens it may do so once more.
+    has_begin = yield from _begins(reader, marks.begin)
+    if start is Opening.OPTIONAL and not has_begin:
+        return False
+    if split:
+        if has_begin:
+            yield from incoming.take_space()
+            incoming.take(len(marks.begin))
+        found = yield from reader.reasoning_until((marks.end,))
+    else:
+        found = yield from reader.write_until((marks.end,))
+    if found is None:
+        return False
+    mark = incoming.take(len(marks.end))
+    if split:
         reader.skip_space()
+    else:
+        reader.write(mark)
+    return True
+
+
+def read_answer(reader: TurnReader, begin: str, end: str) -> Steps[None]:
+    """Content between marks, both of which may be missing."""
+    incoming = reader.incoming
+    yield from incoming.take_space()
+    yield from incoming.takes(begin)
+    reader.skip_space()
+    if (yield from reader.take_until((end,), reader.write, drops_cut=True)) is not None:
+        yield from reader.optional_mark(end)
+    reader.skip_space()
+    incoming.take(len(incoming.waiting))
 
 
 def _begins(reader: TurnReader, begin: str) -> Steps[bool]:
