@@ -36,7 +36,8 @@ class Family:
     needles: tuple[tuple[str, ...], ...]
     """Alternatives; all texts of one of them must occur in the template."""
     frames_content: bool = False
-    """``MarkedFormat.frames_content``."""
+    """As in ``MarkedFormat``."""
+    is_never_free: bool = False
 
     def fits(self, template_source: str) -> bool:
         return any(all(text in template_source for text in texts) for texts in self.needles)
@@ -68,7 +69,7 @@ FAMILIES: tuple[Family, ...] = (
         LlamaCalls(),
         needles=(("<|python_tag|>",), ("<|start_header_id|>", '"parameters": ', "ipython")),
     ),
-    Family(JsonCalls(), needles=()),
+    Family(JsonCalls(), needles=(), is_never_free=True),
 )
 
 FORMAT_NAMES: tuple[str, ...] = ("auto", *(family.calls.name for family in FAMILIES))
@@ -89,7 +90,12 @@ def turn_format(
     family = _by_text(source, control_spellings) if name == "auto" else _by_name(name)
     if isinstance(family.calls, HarmonyFormat):
         return family.calls
-    return MarkedFormat(family.calls, reasoning, family.frames_content)
+    return MarkedFormat(
+        family.calls,
+        reasoning,
+        frames_content=family.frames_content,
+        is_never_free=family.is_never_free,
+    )
 
 
 def _by_name(name: str) -> Family:

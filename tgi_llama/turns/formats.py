@@ -44,6 +44,8 @@ class MarkedFormat:
     reasoning: ReasoningMarks | None = None
     frames_content: bool = False
     """Turns without tools have markup as well, so that ``calls`` is asked for these too."""
+    is_never_free: bool = False
+    """Turns with tools have a given form from their first character on."""
 
     @property
     def name(self) -> str:
@@ -80,8 +82,8 @@ class MarkedFormat:
         turn = grammar.rule("turn", body)
         if self.reasoning is None:
             return grammar.grammar(turn)
-        gap = request.must_call or request.content is not None
-        before = reasoning_rule(grammar, self.reasoning, start, gap=gap)
+        is_free = not (request.must_call or request.content or self.is_never_free)
+        before = reasoning_rule(grammar, self.reasoning, start, gap=not is_free)
         return grammar.grammar(f"{before} {turn}".strip())
 
     def _read(self, reader: TurnReader, *, request: TurnRequest, start: Opening) -> Steps[None]:
