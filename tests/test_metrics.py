@@ -221,6 +221,14 @@ def test_decode_step_is_observed_as_decode(metrics):
     assert changed["tgi_llama_step_python_seconds_sum"] == 0.0625
 
 
+def test_step_with_grammars_counts_forced_tokens_and_the_time_grammars_took(metrics):
+    report = STEP._replace(n_forced_tokens=2, mask_s=0.25)
+    changed = changes(metrics, lambda: metrics.record_step(report))
+    assert changed["tgi_llama_generated_tokens"] == 3
+    assert changed["tgi_llama_grammar_forced_tokens"] == 2
+    assert changed["tgi_llama_grammar_seconds"] == 0.25
+
+
 def evolved(**parts):
     return STEP._replace(**parts)
 

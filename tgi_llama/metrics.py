@@ -242,6 +242,13 @@ class Metrics:
             _DELIVERY_BUCKETS_S,
         )
         self._generated = self._counter("tgi_llama_generated_tokens", "Tokens generated")
+        self._forced = self._counter(
+            "tgi_llama_grammar_forced_tokens", "Generated tokens that a grammar left no choice for"
+        )
+        self._masks = self._counter(
+            "tgi_llama_grammar_seconds",
+            "Time of steps for following grammars and waiting for their masks",
+        )
         self._prompt = self._counter("tgi_llama_prompt_tokens", "Prompt tokens computed")
         self._slots_busy = self._gauge("tgi_llama_slots_busy", "Slots that hold a sequence")
         self._gauge("tgi_llama_slots", "Slots of the KV memory").set(limits.n_slots)
@@ -364,6 +371,9 @@ class Metrics:
             self._skipped_tokens.observe(0)
         if report.n_generated_tokens:
             self._generated.inc(report.n_generated_tokens)
+            if report.mask_s or report.n_forced_tokens:
+                self._masks.inc(report.mask_s)
+                self._forced.inc(report.n_forced_tokens)
         if report.n_joined:
             self._record_join(report)
         if report.prefill_budget:

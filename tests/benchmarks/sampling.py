@@ -6,9 +6,16 @@ compete); *spread*, normally distributed logits with a standard deviation of 3, 
 the calling thread, medians; *warm* repeats a kind, *swept* clears the caches before a
 step and then writes its rows, as a decode does.
 
+Under a grammar: *all legal* allows all tokens but a twentieth that are never likely, as within a
+JSON string; *nine in ten* any nine of ten, so that a choice has to be made again now and then;
+*few* twelve tokens, as between two values. All these masks are known already, as they are where
+they were computed while llama.cpp worked; one that was not costs its computation as well.
+
     python tests/benchmarks/sampling.py
+    python tests/benchmarks/sampling.py --masks
 """
 
+import ctypes
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +25,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from tgi_llama.engine.guide import Guide
 from tgi_llama.engine.sampler import Sampler, Scratch, likeliest, log_sum_exp
 from tgi_llama.generation import SamplingParameters, TokenId
 
@@ -94,11 +102,79 @@ def cpu_ms(work: Callable[[Scores], object], rows: list[Scores]) -> float:
     return (time.thread_time_ns() - started) / 1e6
 
 
+class Masks:
+    """A grammar's state whose every mask is the same."""
+
+    is_complete = False
+
+    def __init__(self, allowed: NDArray[np.bool_]) -> None:
+        self._bits = np.zeros(-(-allowed.shape[0] // 32) * 4, dtype=np.uint8)
+        packed = np.packbits(allowed, bitorder="little")
+        self._bits[: packed.shape[0]] = packed
+
+    def allows(self, token: TokenId) -> bool:
+        return bool(self._bits[token >> 3] >> (token & 7) & 1)
+
+    def fill_mask(self, address: int, n_bytes: int) -> None:
+        ctypes.memmove(address, self._bits.tobytes(), n_bytes)
+
+    def forced(self) -> tuple[TokenId, ...]:
+        return ()
+
+    def take(self, token: TokenId) -> None:
+        pass
+
+
+def guides(rows: list[Scores], rng: np.random.Generator) -> dict[str, Guide | None]:
+    """``rows``: peaked ones."""
+    n_vocab = rows[0].shape[0]
+    likely = np.zeros(n_vocab, dtype=np.bool_)
+    for scores in rows:
+        likely[np.argsort(-scores)[:300]] = True
+    few = np.zeros(n_vocab, dtype=np.bool_)
+    few[rng.choice(n_vocab, 12, replace=False)] = True
+    allowed = {
+        "all legal": likely | (rng.random(n_vocab) < 0.95),
+        "nine in ten": rng.random(n_vocab) < 0.9,
+        "few": few,
+    }
+    found: dict[str, Guide | None] = {"no mask": None}
+    for name, marks in allowed.items():
+        found[name] = Guide(Masks(marks), n_vocab)
+    return found
+
+
+def print_masked(n_vocab: int, repeats: int) -> None:
+    """Peaked rows, swept, one token a step."""
+    rng = np.random.default_rng(1)
+    scratch = Scratch()
+    prompt = [TokenId(int(i)) for i in rng.choice(n_vocab, min(PENALISED, n_vocab), replace=False)]
+    rows = peaked(n_vocab, rng)
+    columns = guides(rows, rng)
+    measures = ("warm", "swept")
+    heads = [f"{column}, {measure}" for column in columns for measure in measures]
+    click.echo(f"| ms per token | {' | '.join(heads)} |\n| --- |{' --- |' * len(heads)}")
+    for kind, parameters in KINDS.items():
+        cells = []
+        for guide in columns.values():
+            sampler = Sampler.for_prompt(parameters, prompt)
+            if guide is not None:
+                guide.mask()
+            work = partial(sampler.choose, scratch=scratch, guide=guide)
+            cells.append(f"{warm_ms(work, rows, repeats):.3f}")
+            cells.append(f"{swept_ms(work, rows, repeats // 4, 1):.3f}")
+        click.echo(f"| {kind} | {' | '.join(cells)} |")
+
+
 @click.command()
 @click.option("--n-vocab", default=151_936, show_default=True)
 @click.option("--repeats", default=200, show_default=True, help="Choices per figure.")
-def main(n_vocab: int, repeats: int) -> None:
+@click.option("--masks", is_flag=True, help="Under a grammar instead.")
+def main(n_vocab: int, repeats: int, masks: bool) -> None:
     """Print a table of milliseconds per token."""
+    if masks:
+        print_masked(n_vocab, repeats)
+        return
     rng = np.random.default_rng(1)
     scratch = Scratch()
     prompt = [TokenId(int(i)) for i in rng.choice(n_vocab, min(PENALISED, n_vocab), replace=False)]

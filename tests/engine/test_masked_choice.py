@@ -141,7 +141,7 @@ def test_legal_row_has_the_scores_of_the_allowed_tokens(n_vocab: int, share: flo
     scores = row(3, n_vocab)
     allowed = rng.random(n_vocab) < share
     allowed[n_vocab // 2] = True
-    bits = np.full(-(-n_vocab // 32) * 4, 0xFF, dtype=np.uint8)  # beyond the vocabulary: all set
+    bits = np.full(-(-n_vocab // 64) * 8, 0xFF, dtype=np.uint8)  # beyond the vocabulary: all set
     marks = np.unpackbits(bits)
     marks[:n_vocab] = allowed
     legal = legal_row(scores, np.packbits(marks, bitorder="little"), Scratch())

@@ -13,6 +13,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import TokenId
+from tgi_llama.llama.vocab import Vocab
 
 N_VOCAB = 64
 
@@ -51,8 +52,7 @@ class RuleState:
     def fill_mask(self, address: int, n_bytes: int) -> None:
         self.users.append(threading.get_ident())
         self.grammar.before_mask(self.tokens)
-        assert n_bytes % 4 == 0
-        assert 8 * n_bytes >= self.grammar.n_vocab
+        assert n_bytes == -(-self.grammar.n_vocab // 32) * 4, "llguidance takes no other size"
         write_mask(address, n_bytes, self._allowed)
 
     def forced(self) -> Seq[TokenId]:
@@ -110,6 +110,33 @@ def letter_tokenizer() -> LLTokenizer:
     return LLTokenizer(_Letters(), n_vocab=N_VOCAB)
 
 
+class _Native:
+    """What ``LLTokenizer`` wants to know of a real vocabulary."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, vocab: Vocab) -> None:
+        self._vocab = vocab
+        every = [TokenId(token) for token in range(vocab.n_vocab)]
+        self.tokens = [vocab.piece(token) for token in every]
+        self.special_token_ids = [token for token in every if vocab.is_control(token)]
+        self.eos_token_id = vocab.eos_id
+
+    def __call__(self, text: bytes | str) -> list[TokenId]:
+        text = text.decode() if isinstance(text, bytes) else text
+        return self._vocab.encode(text, add_special=False, parse_special=False)
+
+
+def tokenizer_of(vocab: Vocab) -> LLTokenizer:
+    ends = [int(token) for token in vocab.end_of_generation_ids()]
+    return LLTokenizer(_Native(vocab), n_vocab=vocab.n_vocab, eos_token=ends)
+
+
+def schema_grammar(schema: str) -> str:
+    return LLMatcher.grammar_from_json_schema(schema, {"whitespace_flexible": False})
+
+
 class RealGrammar:
     """A ``Constraint`` by llguidance."""
 
@@ -123,7 +150,7 @@ class RealGrammar:
 
     @classmethod
     def of_schema(cls, schema: str) -> "RealGrammar":
-        return cls(LLMatcher.grammar_from_json_schema(schema, {"whitespace_flexible": False}))
+        return cls(schema_grammar(schema))
 
     def start(self) -> "RealState":
         return RealState(self._matcher.deep_copy())

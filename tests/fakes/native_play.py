@@ -14,6 +14,7 @@ from tgi_llama.engine.decode_loop import Cancel, CommandQueue, Publication, Subm
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.generation import (
     CacheOutcome,
+    Constraint,
     Failed,
     GenerationRequest,
     RequestId,
@@ -41,6 +42,7 @@ def native_request(
     n_top_tokens: int = 0,
     logprobs: bool = False,
     prompt_logprobs: bool = False,
+    constraint: Constraint | None = None,
 ) -> GenerationRequest:
     """A greedy request unless ``sampling`` says otherwise."""
     return GenerationRequest(
@@ -54,6 +56,7 @@ def native_request(
         n_top_tokens=n_top_tokens,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        constraint=constraint,
     )
 
 
@@ -108,10 +111,12 @@ class NativePlay:
         self._loop.publish_last()
         self._loop.scheduler.check_invariants()
 
-    def run_until_idle(self, *, max_steps: int = 10_000) -> None:
-        for _ in range(max_steps):
+    def run_until_idle(self, *, max_steps: int = 10_000) -> int:
+        """The number of steps it took. Threads that computed masks have ended then."""
+        for n_steps in range(max_steps):
             if self.is_idle:
-                return
+                self._loop.grammars.close()
+                return n_steps
             self.step()
         raise AssertionError("the loop did not come to an end")
 

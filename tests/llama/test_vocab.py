@@ -205,6 +205,15 @@ def test_special_tokens_have_ids_and_spellings(
         assert token is None or (vocab.is_end_of_generation(token) and vocab.is_control(token))
 
 
+@pytest.mark.parametrize("name", ["llama-spm", "qwen2", "phi-3"])
+def test_end_of_generation_ids_are_all_that_end_it(open_vocab: OpenVocab, name: str) -> None:
+    vocab = open_vocab(name)
+    every = map(TokenId, range(vocab.n_vocab))
+    expected = tuple(token for token in every if vocab.is_end_of_generation(token))
+    assert vocab.end_of_generation_ids() == expected
+    assert vocab.eos_id in expected
+
+
 def test_is_control_of_unknown_and_padding_but_not_of_text(open_vocab: OpenVocab) -> None:
     spm, phi = open_vocab("llama-spm"), open_vocab("phi-3")
     assert spm.is_control(TokenId(0))  # <unk>

@@ -56,6 +56,22 @@ def test_push_of_a_control_token_shows_its_spelling_in_the_token_only(
     assert output.push(token) == Piece(spelling, "", stopped=False)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_push_of_a_shown_control_token_makes_text_of_it(keep: bool) -> None:
+    output = OutputText(
+        FakeVocabulary((b" a",)),
+        stop_strings=("> a",),
+        keep_stop_string=keep,
+        shown_controls={EOS, CONTROL},
+    )
+    assert output.peek(CONTROL) == "<|im_end|>"
+    pieces = push_all(output, EOS, ODD_EOG, CONTROL, ordinary(0))
+    assert [piece.token_text for piece in pieces] == ["</s>", "<end>", "<|im_end|>", " a"]
+    text = "".join(piece.delta for piece in pieces)
+    assert text == ("</s><|im_end|> a" if keep else "</s><|im_end|")
+    assert pieces[-1].stopped
+
+
 def test_push_with_kept_stop_string_inside_a_token_cuts_token_and_delta() -> None:
     output = OutputText(FakeVocabulary((b"on st", b"op it")), stop_strings=("stop",))
     assert push_all(output, ordinary(0), ordinary(1)) == [

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tgi_llama.generation import GrammarState, TokenId
 
 MaskBits = NDArray[np.uint8]
-"""A bit per token, the lowest of each byte first, a multiple of 4 bytes."""
+"""A bit per token, the lowest of each byte first, a multiple of 8 bytes."""
 
 
 class Guide:
@@ -39,8 +39,10 @@ class Guide:
         """``always_masks``: every choice will ask for the mask. ``avoided``: tokens that may come
         only where nothing else may."""
         self._state = state
-        self._bits: MaskBits = np.zeros(-(-n_vocab // 32) * 4, dtype=np.uint8)
+        self._bits: MaskBits = np.zeros(-(-n_vocab // 64) * 8, dtype=np.uint8)
         self._address: int = self._bits.ctypes.data
+        self._n_bytes = -(-n_vocab // 32) * 4
+        """As many as llguidance wants; those behind them stay zero."""
         self._always_masks = always_masks
         self._avoided = np.array(avoided, dtype=np.intp)
         self._has_mask = False
@@ -130,7 +132,7 @@ class Guide:
             raise self._failure
 
     def _fill(self) -> None:
-        self._state.fill_mask(self._address, self._bits.shape[0])
+        self._state.fill_mask(self._address, self._n_bytes)
         if self._avoided.shape[0]:
             self._clear_avoided()
         self._has_mask = True

@@ -56,17 +56,14 @@ class Scratch:
         self.products = np.empty(n_vocab, dtype=np.float32)
         self.marks = np.empty(n_vocab, dtype=np.bool_)
         self.maxima = np.empty(n_columns, dtype=np.float32)
-        self._has_legal = False
+        self._n_limits = 0
 
-    def fit_legal(self) -> None:
-        """Makes the buffers that only rows under a grammar need, 1.4 MB at 152k tokens."""
-        if self._has_legal:
+    def fit_legal(self, n_limits: int) -> None:
+        """Makes the buffers that only rows under a grammar need, if they are not there."""
+        if n_limits == self._n_limits:
             return
-        self._has_legal = True
-        n_bytes = -(-self._n_vocab // 32) * 4
-        self.legal = np.empty(n_bytes, dtype=np.uint64)
-        """Eight marks each: whether a token is allowed."""
-        self.limits = np.empty((n_bytes, 8), dtype=np.float32)
+        self._n_limits = n_limits
+        self.limits = np.empty((n_limits, 8), dtype=np.float32)
         """What a score may be at most: infinity, or minus infinity where it is not allowed."""
         self.legal_scores = np.empty(self._n_vocab, dtype=np.float32)
 

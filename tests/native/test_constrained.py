@@ -1,0 +1,110 @@
+"""Sequences with grammars on the built-in model."""
+
+import json
+from collections.abc import Sequence
+
+import attrs
+import jsonschema
+import pytest
+from fakes.grammars import RealGrammar, schema_grammar, tokenizer_of
+from fakes.native import Load, Loaded
+from fakes.native_play import NativePlay, native_request, prompts
+
+from tgi_llama.engine.assembly import EngineOptions
+from tgi_llama.generation import FinishReason, GenerationRequest, SamplingParameters, TokenEvent
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "conclusion": {"enum": ["yes", "no"]},
+        "reasons": {"type": "array", "items": {"type": "string", "maxLength": 9}, "maxItems": 2},
+        "certainty": {"type": "integer", "minimum": 0, "maximum": 100},
+    },
+    "required": ["conclusion", "reasons", "certainty"],
+    "additionalProperties": False,
+}
+
+SAMPLINGS = (
+    SamplingParameters(greedy=True),
+    SamplingParameters(temperature=5.0, seed=1),
+    SamplingParameters(temperature=2.0, top_p=0.9, seed=2),
+    SamplingParameters(top_k=20, repetition_penalty=1.3, seed=3),
+)
+
+
+def requests_of(loaded: Loaded, n: int) -> list[GenerationRequest]:
+    grammar = RealGrammar(schema_grammar(json.dumps(SCHEMA)), tokenizer_of(loaded.vocab))
+    return [
+        native_request(
+            loaded,
+            prompt,
+            sampling=SAMPLINGS[place % len(SAMPLINGS)],
+            max_new_tokens=150,
+            logprobs=place % 2 == 0,
+            n_top_tokens=2,
+            constraint=grammar,
+        )
+        for place, prompt in enumerate(prompts(n))
+    ]
+
+
+def played(
+    loaded: Loaded, requests: Sequence[GenerationRequest], *, fast_forward: bool = True
+) -> list[list[TokenEvent]]:
+    options = EngineOptions(max_prefill_tokens=24, fast_forward=fast_forward)
+    play = NativePlay(loaded, options)
+    ids = play.submit(requests)
+    play.run_until_idle()
+    return [play.events[each] for each in ids]
+
+
+def texts(events: Sequence[TokenEvent]) -> list[str]:
+    return [event.token.text for event in events]
+
+
+@pytest.mark.parametrize("layout", ["streams", "unified"])
+def test_texts_are_valid_by_their_schema(load: Load, layout: str) -> None:
+    with load(kv_layout=layout, max_batch_size=8) as loaded:
+        requests = requests_of(loaded, 8)
+        together = played(loaded, requests)
+        alone = [played(loaded, [request])[0] for request in requests]
+    for events in together:
+        finish = events[-1].finish
+        assert finish is not None
+        assert finish.reason is FinishReason.EOS_TOKEN
+        assert finish.n_generated == len(events)
+        jsonschema.validate(json.loads("".join(event.delta for event in events)), SCHEMA)
+    if layout == "streams":  # there logits do not depend on who else is in the batch
+        assert [texts(each) for each in alone] == [texts(each) for each in together]
+
+
+def test_logprobs_are_those_of_the_same_tokens_in_a_prompt(load: Load) -> None:
+    """Forced tokens have rows of their own, however many a step computes."""
+    with load(kv_layout="unified", max_batch_size=4) as loaded:
+        requests = requests_of(loaded, 3)[::2]
+        for request, events in zip(requests, played(loaded, requests), strict=True):
+            tokens = tuple(event.token.id for event in events)
+            again = attrs.evolve(
+                request,
+                prompt_ids=request.prompt_ids + tokens,
+                constraint=None,
+                prompt_logprobs=True,
+                stopping=attrs.evolve(request.stopping, max_new_tokens=1),
+            )
+            (first,) = played(loaded, [again])[0]
+            expected = [each.logprob for each in first.prompt_tokens[-len(tokens) :]]
+            found = [event.token.logprob for event in events]
+            assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_fast_forward_takes_fewer_steps(load: Load) -> None:
+    with load(max_batch_size=2) as loaded:
+        request = attrs.evolve(requests_of(loaded, 1)[0], logprobs=False, n_top_tokens=0)
+        n_steps = []
+        for fast_forward in (True, False):
+            play = NativePlay(
+                loaded, EngineOptions(max_prefill_tokens=64, fast_forward=fast_forward)
+            )
+            play.submit([request])
+            n_steps.append(play.run_until_idle())
+    assert n_steps[0] < 0.8 * n_steps[1]
