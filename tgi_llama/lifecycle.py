@@ -49,6 +49,8 @@ from tgi_llama.server.listener import HttpServer, bind
 from tgi_llama.server.metrics_app import create_metrics_app
 from tgi_llama.server.services import Services, Settings
 from tgi_llama.structured.engine import LlGrammarCompiler
+from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.trial import Trial
 from tgi_llama.text.chat_template import ChatTemplates
 from tgi_llama.text.template_files import GgufTemplates, load_chat_template
 from tgi_llama.text.tokenizer import Tokenizer, load_tokenizer
@@ -183,7 +185,7 @@ async def run_service(
             await engine_nursery.start(engine.run)
             metrics.set_host_cache_limit(thread.cache_ram_bytes)
             tokenizer, templates = await _load_text(config, files, thread)
-            grammars = await _load_grammars(thread)
+            grammars = await _load_grammars(thread, resources)
             workers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
                 await worker_nursery.start(workers.run)
@@ -241,7 +243,9 @@ async def _load_text(
     return await trio.to_thread.run_sync(load)
 
 
-async def _load_grammars(thread: ModelThread) -> LlGrammarCompiler | None:
+async def _load_grammars(
+    thread: ModelThread, resources: contextlib.ExitStack
+) -> LlGrammarCompiler | None:
     """None where grammars are off or the vocabulary cannot be used for them."""
     future = thread.grammar_vocabulary
     if future is None:
@@ -251,7 +255,9 @@ async def _load_grammars(thread: ModelThread) -> LlGrammarCompiler | None:
     except ValueError as error:
         _log.warning("requests with a grammar will be refused: %s", error)
         return None
-    return LlGrammarCompiler(vocabulary)
+    trial = resources.enter_context(Trial(GrammarLimits()))
+    trial.warm_up()
+    return LlGrammarCompiler(vocabulary, trial)
 
 
 def _load_templates(config: Config, files: ModelFiles, gguf: GgufTemplates) -> ChatTemplates | None:
