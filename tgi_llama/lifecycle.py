@@ -49,6 +49,8 @@ from tgi_llama.server.listener import HttpServer, bind
 from tgi_llama.server.metrics_app import create_metrics_app
 from tgi_llama.server.services import Services, Settings
 from tgi_llama.structured.engine import LlGrammarCompiler
+from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.trial import Trial
 from tgi_llama.text.chat_template import ChatTemplates
 from tgi_llama.text.template_files import GgufTemplates, load_chat_template
 from tgi_llama.text.tokenizer import Tokenizer, load_tokenizer
@@ -187,7 +189,7 @@ async def run_service(
             await engine_nursery.start(engine.run)
             metrics.set_host_cache_limit(thread.cache_ram_bytes)
             text = await _load_text(config, files, thread)
-            grammars = await _load_grammars(thread)
+            grammars = await _load_grammars(thread, resources)
             workers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
                 await worker_nursery.start(workers.run)
@@ -256,7 +258,9 @@ async def _load_text(config: Config, files: ModelFiles, thread: ModelThread) -> 
     return await trio.to_thread.run_sync(load)
 
 
-async def _load_grammars(thread: ModelThread) -> LlGrammarCompiler | None:
+async def _load_grammars(
+    thread: ModelThread, resources: contextlib.ExitStack
+) -> LlGrammarCompiler | None:
     """None where grammars are off or the vocabulary cannot be used for them."""
     future = thread.grammar_vocabulary
     if future is None:
@@ -266,7 +270,9 @@ async def _load_grammars(thread: ModelThread) -> LlGrammarCompiler | None:
     except ValueError as error:
         _log.warning("requests with a grammar will be refused: %s", error)
         return None
-    return LlGrammarCompiler(vocabulary)
+    trial = resources.enter_context(Trial(GrammarLimits()))
+    trial.warm_up()
+    return LlGrammarCompiler(vocabulary, trial)
 
 
 def _constraints(config: Config, text: _Text, grammars: LlGrammarCompiler | None) -> Constraints:

@@ -22,7 +22,7 @@ from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
 API = "docs/http-api.md"
 MIGRATING = "docs/migrating-from-tgi.md"
-DOCUMENTS = ("README.md", API, MIGRATING)
+DOCUMENTS = ("README.md", API, MIGRATING, "docs/structured-output.md", "docs/tools.md")
 ADDRESS = re.compile(r"(http://)?localhost:(3000|8080)\b")
 
 # The clients' own oversights; see the tests of each.
@@ -76,11 +76,18 @@ def test_request_of_a_document_gets_its_answer(request_block, answer, server_url
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_readme_requests_are_answered(server_url):
-    (block,) = [b for b in blocks("README.md") if "curl" in b.text]
-    requests = block.text.split("\n\n")
+    plain, structured = (b.text for b in blocks("README.md") if "curl" in b.text)
+    requests = plain.split("\n\n")
     assert len(requests) == 3
     for request in requests:
         assert '"error"' not in curl(at(server_url, request))
+    extraction, call = (
+        json.loads(curl(at(server_url, request)))["choices"][0]["message"]
+        for request in structured.split("\n\n")
+    )
+    assert json.loads(extraction["content"]) == {"name": "Anna", "age": 34, "city": "Oslo"}
+    (made,) = call["tool_calls"]
+    assert made["function"] == {"name": "get_weather", "arguments": '{"city": "Paris"}'}
 
 
 def curl(command: str) -> str:

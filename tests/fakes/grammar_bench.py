@@ -10,6 +10,7 @@ from tgi_llama.generation import GrammarState, TokenId
 from tgi_llama.llama.vocab import Vocab
 from tgi_llama.structured.engine import LlGrammarCompiler
 from tgi_llama.structured.grammar import Grammar
+from tgi_llama.structured.trial import Trial
 from tgi_llama.structured.vocabulary import GrammarVocabulary
 
 
@@ -17,11 +18,12 @@ from tgi_llama.structured.vocabulary import GrammarVocabulary
 class Bench:
     vocab: Vocab
     grammar_vocabulary: GrammarVocabulary
+    trial: Trial
     compiler: LlGrammarCompiler = attrs.field(init=False)
 
     @compiler.default
     def _make_compiler(self) -> LlGrammarCompiler:
-        return LlGrammarCompiler(self.grammar_vocabulary)
+        return LlGrammarCompiler(self.grammar_vocabulary, self.trial)
 
     @property
     def end_tokens(self) -> list[TokenId]:

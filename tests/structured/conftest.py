@@ -11,13 +11,21 @@ from fakes.vocab_files import load_vocab_only, quiet_native_log
 import tgi_llama.builtin
 from tgi_llama.llama.grammar_vocab import read_grammar_vocabulary
 from tgi_llama.llama.vocab import Vocab
+from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.trial import Trial
 
 BUILTIN = Path(tgi_llama.builtin.__file__).parent / "model" / "model.gguf"
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "vocab"
 
 
 @pytest.fixture(scope="session")
-def open_bench() -> Iterator[Callable[[str], Bench]]:
+def trial() -> Iterator[Trial]:
+    with Trial(GrammarLimits()) as trial:
+        yield trial
+
+
+@pytest.fixture(scope="session")
+def open_bench(trial: Trial) -> Iterator[Callable[[str], Bench]]:
     """Opens a vocabulary by name, ``builtin`` or of the shared data; skips where it is absent."""
     models: list[native.llama_model_p] = []
     benches: dict[str, Bench] = {}
@@ -32,7 +40,7 @@ def open_bench() -> Iterator[Callable[[str], Bench]]:
             handle = native.llama_model_get_vocab(model)
             assert handle is not None
             vocab = Vocab(handle)
-            benches[name] = Bench(vocab, read_grammar_vocabulary(vocab))
+            benches[name] = Bench(vocab, read_grammar_vocabulary(vocab), trial)
         return benches[name]
 
     yield open_one

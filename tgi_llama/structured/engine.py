@@ -20,9 +20,9 @@ from .grammar import (
     LarkGrammar,
     RegexGrammar,
 )
-from .limits import GrammarLimits
 from .source import Part, Source, translate
-from .state import LlConstraint, reason
+from .state import LlConstraint, readable, reason
+from .trial import TooCostly, Trial
 from .vocabulary import GrammarVocabulary
 
 
@@ -49,7 +49,8 @@ class LlGrammarCompiler:
     """Implements ``compiler.GrammarCompiler``."""
 
     vocabulary: GrammarVocabulary
-    limits: GrammarLimits = attrs.field(factory=GrammarLimits)
+    trial: Trial
+    """Whose limits are the compiler's; the caller closes it."""
     cache_size: int = attrs.field(default=64, kw_only=True)
     """Compiled grammars to keep."""
     observe: Callable[[CompileReport], None] = attrs.field(
@@ -62,7 +63,7 @@ class LlGrammarCompiler:
     def _make_cache(self) -> "CompiledCache[LlConstraint | _Refused]":
         return CompiledCache(
             self.cache_size,
-            max_bytes=16 * self.limits.max_bytes,
+            max_bytes=16 * self.trial.limits.max_bytes,
             is_usable=lambda made: isinstance(made, _Refused) or not made.spent,
         )
 
@@ -82,9 +83,9 @@ class LlGrammarCompiler:
         return made
 
     def _check_size(self, content: bytes, grammar: Grammar) -> None:
-        if len(content) > self.limits.max_bytes:
+        if len(content) > self.trial.limits.max_bytes:
             raise ValidationError(
-                f"grammar is too large: at most {self.limits.max_bytes} bytes are allowed."
+                f"grammar is too large: at most {self.trial.limits.max_bytes} bytes are allowed."
                 f" Given: {len(content)}",
                 field=_first_field(grammar),
             )
@@ -96,6 +97,7 @@ class LlGrammarCompiler:
             return _Refused(str(error), error.field)
 
     def _compile(self, source: Source) -> LlConstraint:
+        self._try(source)
         started = time.thread_time()
         matcher = self._matcher(source.text)
         if matcher.is_error():
@@ -103,31 +105,51 @@ class LlGrammarCompiler:
         return LlConstraint(
             source.text,
             self.vocabulary,
-            self.limits,
+            self.trial.limits,
             compile_s=time.thread_time() - started,
             matcher=matcher,
         )
 
+    def _try(self, source: Source) -> None:
+        """Refuses what a trial finds wrong or too costly."""
+        try:
+            verdict = self.trial.judge(source.text)
+        except TooCostly as error:
+            raise self._too_complex(source, str(error)) from None
+        if verdict is None:
+            return
+        limit_s = self.trial.limits.max_compile_s
+        if verdict.compile_s > limit_s:
+            raise self._too_complex(
+                source, f"compiling it takes {verdict.compile_s:.2f} s, more than {limit_s:g} s"
+            )
+        if verdict.compiled and verdict.error:
+            raise self._too_complex(source, readable(verdict.error))
+
+    @staticmethod
+    def _too_complex(source: Source, why: str) -> ValidationError:
+        return ValidationError(f"grammar is too complex: {why}", field=source.first_field)
+
     def _matcher(self, text: str) -> LLMatcher:
-        """At the beginning, where it may be complete or in error."""
+        """At the beginning, or in error: also where nothing can follow the beginning, or finding
+        out what can takes too much."""
         matcher = LLMatcher(
-            self.vocabulary.tokenizer, text, log_level=0, limits=self.limits.for_parser()
+            self.vocabulary.tokenizer, text, log_level=0, limits=self.trial.limits.for_parser()
         )
-        if not matcher.is_error():
-            matcher.consume_tokens([])  # notices that nothing may follow
-        if not matcher.is_error() and not matcher.is_stopped():
-            matcher.deep_copy().compute_bitmask()
-        return matcher
+        if matcher.is_error():
+            return matcher
+        matcher.consume_tokens([])  # notices that nothing may follow
+        probe = matcher.deep_copy()
+        if not probe.is_stopped():
+            probe.compute_bitmask()
+        return probe if probe.is_error() else matcher
 
     def _error(self, source: Source, matcher: LLMatcher) -> ValidationError:
         """Names the field of the part that is wrong by itself."""
         for part in source.parts:
             if part.field is not None and (why := self._fault(part)):
                 return ValidationError(f"grammar is not valid: {why}", field=part.field)
-        fields = [part.field for part in source.parts if part.field is not None]
-        return ValidationError(
-            f"grammar is not valid: {reason(matcher)}", field=fields[0] if fields else None
-        )
+        return ValidationError(f"grammar is not valid: {reason(matcher)}", field=source.first_field)
 
     def _fault(self, part: Part) -> str | None:
         matcher = self._matcher(part.as_source())

@@ -59,6 +59,11 @@ class Source:
     text: str
     parts: tuple[Part, ...]
 
+    @property
+    def first_field(self) -> str | None:
+        """To name where no part is to blame by itself."""
+        return next((part.field for part in self.parts if part.field is not None), None)
+
 
 def translate(grammar: Grammar) -> Source:
     """Raises ValidationError that names the field."""

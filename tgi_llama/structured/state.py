@@ -11,6 +11,7 @@ is ``spent`` then, and whoever asks for the grammar next gets a new one; likewis
 tokens that the automaton may have become large.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from llguidance import LLMatcher
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import TokenId
 
-from .limits import MAX_WORDS, GrammarLimits
+from .limits import MAX_WORDS, SLOW_STEP_S, GrammarLimits
 from .vocabulary import GrammarVocabulary
 
 T = TypeVar("T")
@@ -33,8 +34,13 @@ _MAX_REPAIR_S = 0.05
 
 
 def reason(matcher: LLMatcher) -> str:
-    """The matcher's error, short enough to pass on."""
-    text = matcher.get_error().replace("<non-verbose/>", "").strip()
+    """The matcher's error, as ``readable``."""
+    return readable(matcher.get_error())
+
+
+def readable(error: str) -> str:
+    """llguidance's error in few words, short enough to pass on."""
+    text = error.replace("<non-verbose/>", "").strip()
     text = text.replace("NoExtensionBias", "no token can continue the text")
     return text if len(text) <= MAX_WORDS else text[:MAX_WORDS] + "..."
 
@@ -91,6 +97,7 @@ class LlGrammarState:
     _forced: Sequence[TokenId] | None = attrs.field(default=None, init=False)
     """None until they are asked for."""
     _complete: bool = attrs.field(init=False)
+    _slow_s: float = attrs.field(default=0.0, init=False)
     _own: bool = attrs.field(default=False, init=False)
     """The automaton is not shared."""
 
@@ -134,7 +141,11 @@ class LlGrammarState:
 
     def _do(self, step: Callable[[], T]) -> T:
         """Makes a step, a second time with an automaton of its own where the shared one failed."""
+        started = time.thread_time()
         result = step()
+        seconds = time.thread_time() - started
+        if seconds > SLOW_STEP_S:
+            self._count_slow(seconds)
         if not self._matcher.is_error():
             return result
         why = reason(self._matcher)
@@ -143,6 +154,14 @@ class LlGrammarState:
             if not self._matcher.is_error():
                 return result
         raise GenerationError(f"the grammar cannot be followed any further: {why}")
+
+    def _count_slow(self, seconds: float) -> None:
+        self._slow_s += seconds
+        if self._slow_s > self._constraint.limits.max_slow_s:
+            raise GenerationError(
+                "the grammar cannot be followed any further: finding out what may come next took"
+                f" {self._slow_s:.1f} s so far"
+            )
 
     def _repair(self) -> bool:
         constraint = self._constraint
