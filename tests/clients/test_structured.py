@@ -7,7 +7,6 @@ nonsense of the right form. So the tests look at the form, and at values in sent
 import enum
 import json
 
-import instructor
 import jsonschema
 import pytest
 from huggingface_hub import InferenceClient
@@ -20,7 +19,6 @@ from text_generation.types import Grammar, GrammarType
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning",
     "ignore::pydantic.PydanticDeprecatedSince20",
-    "ignore::DeprecationWarning:instructor",
 )
 
 ASK = "Extract the fields as JSON: Anna is 34 years old and lives in Oslo."
@@ -157,20 +155,6 @@ def test_langchain_with_structured_output(server_url, method):
     assert isinstance(result, Person)
     if method != "function_calling":
         assert result == ANNA
-
-
-# Its mode JSON tells the model of the schema in the prompt only, which is beyond a toy.
-@pytest.mark.parametrize("mode", [instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA])
-def test_instructor_gets_its_model_at_the_first_try(client, mode):
-    made = instructor.from_openai(client, mode=mode).chat.completions.create(
-        model="tgi",
-        messages=MESSAGES,
-        response_model=Person,
-        max_retries=0,
-        temperature=0,
-        max_tokens=120,
-    )
-    assert isinstance(made, Person)
 
 
 def test_huggingface_hub_chat_takes_a_response_format(server_url):
