@@ -5,7 +5,7 @@ import json
 
 import attrs
 
-from .formats import arguments_grammar
+from .formats import arguments_grammar, read_content
 from .incoming import SPACE, Steps
 from .lark import GrammarWriter, one_of
 from .parts import TurnRequest, TurnTool
@@ -50,9 +50,11 @@ class CommandACalls:
                 yield from reader.expect(mark)
                 yield from reader.call_list(name_keys=("tool_name",))
                 yield from reader.end_mark(_END_ACTION)
-            else:
-                reader.incoming.take(len(mark))
-                reader.skip_space()
+                continue
+            reader.incoming.take(len(mark))
+            reader.skip_space()
+            if request.content is not None and mark == self.begin:
+                yield from read_content(reader, request, (self.end,))
 
 
 def _calls(grammar: GrammarWriter, request: TurnRequest) -> str:

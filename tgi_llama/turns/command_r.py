@@ -6,7 +6,7 @@ import json
 
 import attrs
 
-from .formats import arguments_grammar
+from .formats import arguments_grammar, next_mark
 from .incoming import Steps
 from .lark import GrammarWriter, one_of
 from .parts import TurnRequest, TurnTool
@@ -42,7 +42,7 @@ class CommandRCalls:
 
     def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
         skipped = {*_NO_TOOL} - {tool.name for tool in request.tools}
-        while (yield from reader.write_until((_ACTION,))) is not None:
+        while (yield from next_mark(reader, request, (_ACTION,))) is not None:
             reader.begin_markup()
             yield from reader.expect(_ACTION)
             yield from reader.incoming.take_space()

@@ -3,7 +3,7 @@ the tool's name, V3.1 writes them right behind a separator."""
 
 import attrs
 
-from .formats import arguments_grammar
+from .formats import arguments_grammar, next_mark
 from .incoming import Steps
 from .lark import GrammarWriter, one_of
 from .parts import TurnRequest, TurnTool
@@ -49,8 +49,8 @@ class DeepSeekCalls:
             head, tail = f"{tool.name}{_SEPARATOR}", ""
         return f"{grammar.text(head)} {arguments} {grammar.text(tail + _CALL_END)}"
 
-    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
-        while (yield from reader.write_until((_BEGIN, _CALL))) is not None:
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
+        while (yield from next_mark(reader, request, (_BEGIN, _CALL))) is not None:
             reader.begin_markup()
             if (yield from reader.incoming.takes(_BEGIN)):
                 yield from reader.incoming.take_space()

@@ -150,6 +150,15 @@ def turn_rule(grammar: GrammarWriter, request: TurnRequest, *, mark: str, calls:
     return f"{grammar.free_text((mark,))} | {grammar.text_until(mark)} {calls}"
 
 
+def read_content(reader: TurnReader, request: TurnRequest, ends: Sequence[str]) -> Steps[None]:
+    """Reads content that one of ``ends`` closes. JSON of a given form closes itself, so that a mark
+    in its strings is none."""
+    if isinstance(request.content, JsonSchemaGrammar):
+        yield from reader.value(reader.write)
+    else:
+        yield from reader.write_until(ends)
+
+
 def next_mark(reader: TurnReader, request: TurnRequest, marks: Sequence[str]) -> Steps[str | None]:
     """Reads content up to the first of ``marks``, which opens a call; None where the turn ends
     without one. Content of a given form is all there is, so that a mark in it is none."""

@@ -34,7 +34,7 @@ class HarmonyFormat:
 
     def plan(self, request: TurnRequest) -> TurnPlan:
         controls = request.control_spellings
-        script = functools.partial(HarmonyScript, splits=request.split_reasoning)
+        script = functools.partial(HarmonyScript, request)
         names = frozenset(tool.name for tool in request.tools)
         return TurnPlan(
             grammar=_grammar(request),

@@ -4,7 +4,9 @@
 import re
 from typing import NamedTuple
 
+from .formats import read_content
 from .incoming import Steps
+from .parts import TurnRequest
 from .reader import BrokenMarkup, TurnReader
 
 START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
@@ -30,11 +32,10 @@ class _Header(NamedTuple):
 
 
 class HarmonyScript:
-    """A script for ``TurnReader``. ``splits`` is False where the reasoning, with its markup, is
-    left in the content."""
+    """A script for ``TurnReader``."""
 
-    def __init__(self, *, splits: bool) -> None:
-        self._splits = splits
+    def __init__(self, request: TurnRequest) -> None:
+        self._request = request
         self._has_content = False
         self._has_reasoning = False
 
@@ -60,7 +61,7 @@ class HarmonyScript:
 
     def _reasoning(self, reader: TurnReader, header: _Header) -> Steps[None]:
         reader.incoming.forget()
-        if not self._splits:
+        if not self._request.split_reasoning:
             reader.write(header.text)
             yield from reader.write_until(ENDS)
             reader.write(END)
@@ -75,7 +76,7 @@ class HarmonyScript:
         if self._has_content:
             reader.write(_BETWEEN)
         self._has_content = True
-        yield from reader.write_until(ENDS)
+        yield from read_content(reader, self._request, ENDS)
 
 
 def _header(reader: TurnReader) -> Steps[_Header | None]:

@@ -3,7 +3,7 @@
 
 import attrs
 
-from .formats import call_list, turn_rule
+from .formats import call_list, next_mark, turn_rule
 from .incoming import Steps
 from .lark import GrammarWriter
 from .parts import TurnRequest
@@ -26,8 +26,8 @@ class PhiCalls:
             return turn
         return f"{turn} | {grammar.text_until(_BARE, (_BEGIN,))} {calls}"
 
-    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:  # noqa: ARG002
-        while (mark := (yield from reader.write_until((_BEGIN, _BARE)))) is not None:
+    def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
+        while (mark := (yield from next_mark(reader, request, (_BEGIN, _BARE)))) is not None:
             reader.begin_markup()
             yield from reader.expect(mark.removesuffix("["))
             yield from reader.incoming.take_space()

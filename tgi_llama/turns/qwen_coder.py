@@ -5,6 +5,7 @@ import attrs
 
 from tgi_llama.structured.grammar import JsonSchemaGrammar
 
+from .formats import next_mark
 from .incoming import Steps
 from .lark import GrammarWriter, one_of
 from .parts import TurnRequest, TurnTool
@@ -33,7 +34,7 @@ class QwenCoderCalls:
         if request.must_call:
             return f"{grammar.text(_TOOL)} {call}{more}"
         if request.content is not None:
-            return f"{grammar.part(request.content)} | {grammar.text(_TOOL)} {call}{more}"
+            return f"{grammar.part(request.content)} | {grammar.first(_TOOL)} {call}{more}"
         return " | ".join(
             (
                 grammar.free_text((_TOOL, _FUNCTION)),
@@ -44,7 +45,7 @@ class QwenCoderCalls:
 
     def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
         known = {tool.name: _parameters(tool) for tool in request.tools}
-        while (mark := (yield from reader.write_until((_TOOL, _FUNCTION)))) is not None:
+        while (mark := (yield from next_mark(reader, request, (_TOOL, _FUNCTION)))) is not None:
             reader.begin_markup()
             yield from reader.expect(mark)
             if mark == _TOOL:
