@@ -29,6 +29,7 @@ from .pattern import (
 
 MAX_NODES = 20_000  # with repetitions written out; llguidance's own limits come earlier for most
 MAX_NESTING = 40
+MAX_LENGTH = 50_000  # characters
 MAX_ALTERNATIVES = 64  # that anchors may make of one pattern
 
 
@@ -365,6 +366,8 @@ def compiled(source: str) -> Pattern | None:
     Raises UnsupportedPattern for lookarounds, back references, word boundaries and the like, and
     ValidationError for what is no pattern.
     """
+    if len(source) > MAX_LENGTH:
+        raise UnsupportedPattern(f"a pattern of more than {MAX_LENGTH} characters is too long")
     options = [
         Sequence(
             (

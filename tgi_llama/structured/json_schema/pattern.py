@@ -6,6 +6,7 @@ pattern; backtracking engines are not safe with patterns from clients.
 """
 
 import unicodedata
+from collections.abc import Callable
 
 import attrs
 
@@ -71,7 +72,6 @@ CLASSES = {
     "word": "0-9A-Za-z_",
     "word+": r"\w\p{N}",
 }
-STEPS = 2_000_000  # positions times nodes in one match: about a second
 
 
 def in_item(item: Item, code: int) -> bool:
@@ -93,17 +93,15 @@ def in_item(item: Item, code: int) -> bool:
 
 
 class _Matching:
-    """One text, and the steps that are left."""
+    """One text, and who counts the steps."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, spend: Callable[[int], None]) -> None:
         self._codes = [ord(character) for character in text]
-        self._steps = STEPS
+        self._spend = spend
 
     def ends(self, node: Node, starts: frozenset[int]) -> frozenset[int]:
         """Where matches end that begin at ``starts``."""
-        self._steps -= len(starts) + 1
-        if self._steps < 0:
-            raise ValidationError("matching a pattern takes too long")
+        self._spend(2 * len(starts) + 1)
         if isinstance(node, Chars):
             return frozenset(at + 1 for at in starts if self._is_in(node, at))
         if isinstance(node, Sequence):
@@ -130,9 +128,9 @@ class _Matching:
         return found
 
 
-def matches(pattern: Pattern, text: str) -> bool:
-    """Whether the whole text matches. Raises ValidationError after two million steps."""
-    return len(text) in _Matching(text).ends(pattern.node, frozenset({0}))
+def matches(pattern: Pattern, text: str, spend: Callable[[int], None]) -> bool:
+    """Whether the whole text matches. ``spend`` is told of every step and may raise."""
+    return len(text) in _Matching(text, spend).ends(pattern.node, frozenset({0}))
 
 
 def is_nullable(node: Node) -> bool:
@@ -146,15 +144,17 @@ def is_nullable(node: Node) -> bool:
     return node.low == 0 or is_nullable(node.node)
 
 
+def _parts(node: Sequence | Choice) -> tuple[Node, ...]:
+    return node.parts if isinstance(node, Sequence) else node.options
+
+
 def size(node: Node) -> int:
     """How many nodes there are when repetitions are written out."""
     if isinstance(node, Chars):
         return 1
     if isinstance(node, Repeat):
         return 1 + size(node.node) * max(node.low + 1, (node.high or 0), 1)
-    return 1 + sum(
-        size(part) for part in (getattr(node, "parts", ()) or getattr(node, "options", ()))
-    )
+    return 1 + sum(size(part) for part in _parts(node))
 
 
 def written(pattern: Pattern) -> str:
