@@ -52,7 +52,7 @@ def _is_shared(why: str) -> bool:
 
 @attrs.define(eq=False)
 class LlConstraint:
-    """Implements ``generation.Constraint``; any thread. ``source`` is a list of grammars in
+    """Implements ``compiler.CompiledGrammar``; any thread. ``source`` is a list of grammars in
     llguidance's JSON."""
 
     source: str = attrs.field(repr=False)  # a client's, and not for logs
@@ -60,6 +60,7 @@ class LlConstraint:
     limits: GrammarLimits
     compile_s: float
     """Processor time that compiling took."""
+    relaxed_paths: tuple[str, ...]
     _matcher: LLMatcher
     """At the beginning. Never moved."""
     spent: bool = attrs.field(default=False, init=False)
