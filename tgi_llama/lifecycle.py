@@ -189,7 +189,7 @@ async def run_service(
             await engine_nursery.start(engine.run)
             metrics.set_host_cache_limit(thread.cache_ram_bytes)
             text = await _load_text(config, files, thread)
-            grammars = await _load_grammars(thread, resources)
+            grammars = await _load_grammars(config, thread, metrics, resources)
             workers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
                 await worker_nursery.start(workers.run)
@@ -259,7 +259,7 @@ async def _load_text(config: Config, files: ModelFiles, thread: ModelThread) -> 
 
 
 async def _load_grammars(
-    thread: ModelThread, resources: contextlib.ExitStack
+    config: Config, thread: ModelThread, metrics: Metrics, resources: contextlib.ExitStack
 ) -> LlGrammarCompiler | None:
     """None where grammars are off or the vocabulary cannot be used for them."""
     future = thread.grammar_vocabulary
@@ -270,9 +270,15 @@ async def _load_grammars(
     except ValueError as error:
         _log.warning("requests with a grammar will be refused: %s", error)
         return None
-    trial = resources.enter_context(Trial(GrammarLimits()))
+    trial = resources.enter_context(Trial(GrammarLimits(max_bytes=config.max_grammar_bytes)))
     trial.warm_up()
-    return LlGrammarCompiler(vocabulary, trial)
+    return LlGrammarCompiler(
+        vocabulary,
+        trial,
+        relaxed=config.relax_json_schemas,
+        cache_size=config.grammar_cache_size,
+        observe=metrics.record_grammar,
+    )
 
 
 def _constraints(config: Config, text: _Text, grammars: LlGrammarCompiler | None) -> Constraints:

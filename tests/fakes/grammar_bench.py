@@ -6,7 +6,7 @@ import attrs
 import numpy as np
 
 from tgi_llama.errors import GenerationError, ValidationError
-from tgi_llama.generation import GrammarState, TokenId
+from tgi_llama.generation import Constraint, GrammarState, TokenId
 from tgi_llama.llama.vocab import Vocab
 from tgi_llama.structured.engine import LlGrammarCompiler
 from tgi_llama.structured.grammar import Grammar
@@ -45,12 +45,18 @@ class Bench:
             return False
         return state.is_complete or state.allows(self.end_tokens[0])
 
-    def refusal(self, grammar: Grammar) -> ValidationError:
+    def answer(self, grammar: Grammar) -> tuple[Constraint | None, ValidationError | None]:
+        """The one or the other."""
         try:
-            self.compiler.compile(grammar)
+            return self.compiler.compile(grammar), None
         except ValidationError as error:
-            return error
-        raise AssertionError("the grammar was accepted")
+            return None, error
+
+    def refusal(self, grammar: Grammar) -> ValidationError:
+        constraint, error = self.answer(grammar)
+        assert constraint is None
+        assert error is not None
+        return error
 
     def mask(self, state: GrammarState) -> set[int]:
         n_words = (self.vocab.n_vocab + 31) // 32

@@ -14,7 +14,7 @@ STREAM_HEADERS: Final[dict[str, str]] = {
     "x-validation-time": "Milliseconds of checking and tokenizing.",
     "x-prompt-tokens": "Tokens of the prompts.",
     GRAMMAR_WARNINGS: "What of a JSON Schema is not enforced, by percent-encoded JSON path; only"
-    " where there is any, and the server was told to let that pass.",
+    " where there is any, with `--relax-json-schemas`.",
     "x-accel-buffering": "`no`, so that proxies do not hold a stream back. On streams only.",
 }
 """What a streamed answer of a generating route says about itself."""

@@ -11,7 +11,7 @@ from .grammar import Grammar
 class CompiledGrammar(Constraint, Protocol):
     @property
     def relaxed_paths(self) -> tuple[str, ...]:
-        """JSON paths of what is not enforced, as the server was told to allow; mostly none."""
+        """JSON paths of schema keywords that are not enforced; empty unless that was asked for."""
         ...
 
 

@@ -9,6 +9,7 @@ import attrs
 from llguidance import LLMatcher
 
 from tgi_llama.errors import ValidationError
+from tgi_llama.generation import GrammarOutcome
 
 from .cache import CompiledCache
 from .compiler import CompiledGrammar
@@ -25,15 +26,12 @@ from .state import LlConstraint, readable, reason
 from .trial import TooCostly, Trial
 from .vocabulary import GrammarVocabulary
 
+Observe = Callable[[GrammarOutcome, float], None]
+"""Told what became of a call of ``compile``, and for how many seconds its caller waited."""
 
-@attrs.frozen(kw_only=True)
-class CompileReport:
-    """For the metrics: what became of one call of ``compile``."""
 
-    outcome: str
-    """``compiled``, ``cached`` or ``refused``."""
-    seconds: float
-    """What the caller waited."""
+def _ignore(_outcome: GrammarOutcome, _seconds: float) -> None:
+    pass
 
 
 @attrs.frozen
@@ -42,6 +40,15 @@ class _Refused:
 
     message: str
     field: str | None
+    outcome: GrammarOutcome
+
+
+class _Costly(ValidationError):
+    """Refused for what it costs."""
+
+    def __init__(self, message: str, *, field: str | None, outcome: GrammarOutcome) -> None:
+        super().__init__(message, field=field)
+        self.outcome = outcome
 
 
 @attrs.frozen(eq=False)
@@ -51,11 +58,11 @@ class LlGrammarCompiler:
     vocabulary: GrammarVocabulary
     trial: Trial
     """Whose limits are the compiler's; the caller closes it."""
+    relaxed: bool = attrs.field(default=False, kw_only=True)
+    """Leave out what cannot be enforced of schemas, and say so: ``relaxed_paths``."""
     cache_size: int = attrs.field(default=64, kw_only=True)
     """Compiled grammars to keep."""
-    observe: Callable[[CompileReport], None] = attrs.field(
-        default=lambda _report: None, kw_only=True
-    )
+    observe: Observe = attrs.field(default=_ignore, kw_only=True)
     """Told after every call, on the caller's thread."""
     _cache: "CompiledCache[LlConstraint | _Refused]" = attrs.field(init=False)
 
@@ -70,31 +77,33 @@ class LlGrammarCompiler:
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         started = time.perf_counter()
         content = _content(grammar)
-        self._check_size(content, grammar)
         made, found = self._cache.get(
             hashlib.sha256(content).digest(),
-            lambda: self._make(grammar),
+            lambda: self._make(grammar, len(content)),
             n_bytes=len(content),
         )
-        outcome = "refused" if isinstance(made, _Refused) else "cached" if found else "compiled"
-        self.observe(CompileReport(outcome=outcome, seconds=time.perf_counter() - started))
+        self.observe(_outcome(made, found=found), time.perf_counter() - started)
         if isinstance(made, _Refused):
             raise ValidationError(made.message, field=made.field)
         return made
 
-    def _check_size(self, content: bytes, grammar: Grammar) -> None:
-        if len(content) > self.trial.limits.max_bytes:
-            raise ValidationError(
-                f"grammar is too large: at most {self.trial.limits.max_bytes} bytes are allowed."
-                f" Given: {len(content)}",
-                field=_first_field(grammar),
-            )
-
-    def _make(self, grammar: Grammar) -> LlConstraint | _Refused:
+    def _make(self, grammar: Grammar, n_bytes: int) -> LlConstraint | _Refused:
         try:
-            return self._compile(translate(grammar))
+            self._check_size(n_bytes, grammar)
+            return self._compile(translate(grammar, relaxed=self.relaxed))
+        except _Costly as error:
+            return _Refused(str(error), error.field, error.outcome)
         except ValidationError as error:
-            return _Refused(str(error), error.field)
+            return _Refused(str(error), error.field, GrammarOutcome.INVALID)
+
+    def _check_size(self, n_bytes: int, grammar: Grammar) -> None:
+        limit = self.trial.limits.max_bytes
+        if n_bytes > limit:
+            raise _Costly(
+                f"grammar is too large: at most {limit} bytes are allowed. Given: {n_bytes}",
+                field=_first_field(grammar),
+                outcome=GrammarOutcome.TOO_LARGE,
+            )
 
     def _compile(self, source: Source) -> LlConstraint:
         self._try(source)
@@ -107,6 +116,7 @@ class LlGrammarCompiler:
             self.vocabulary,
             self.trial.limits,
             compile_s=time.thread_time() - started,
+            relaxed_paths=source.relaxed_paths,
             matcher=matcher,
         )
 
@@ -128,7 +138,11 @@ class LlGrammarCompiler:
 
     @staticmethod
     def _too_complex(source: Source, why: str) -> ValidationError:
-        return ValidationError(f"grammar is too complex: {why}", field=source.first_field)
+        return _Costly(
+            f"grammar is too complex: {why}",
+            field=source.first_field,
+            outcome=GrammarOutcome.TOO_COMPLEX,
+        )
 
     def _matcher(self, text: str) -> LLMatcher:
         """At the beginning, or in error: also where nothing can follow the beginning, or finding
@@ -154,6 +168,12 @@ class LlGrammarCompiler:
     def _fault(self, part: Part) -> str | None:
         matcher = self._matcher(part.as_source())
         return reason(matcher) if matcher.is_error() else None
+
+
+def _outcome(made: LlConstraint | _Refused, *, found: bool) -> GrammarOutcome:
+    if isinstance(made, _Refused):
+        return made.outcome
+    return GrammarOutcome.CACHED if found else GrammarOutcome.COMPILED
 
 
 def _content(grammar: Grammar) -> bytes:

@@ -20,6 +20,7 @@ from .grammar import (
     LarkGrammar,
     RegexGrammar,
 )
+from .json_schema.normalise import COMPILE_OPTIONS, normalise
 from .lark import read_user_lark, rename_references
 from .limits import MAX_FORCED_BYTES
 
@@ -31,7 +32,14 @@ _NO_FORCING = '%llguidance {"no_forcing": true}\n'
 
 _COUNT = re.compile(r"(?:\{|~)\s*(\d+)?(?:\s*(?:,|\.\.)\s*(\d+)?)?")
 _LONG_COUNT = re.compile(r'"min(?:Length|Items|Properties)": (\d+)')
-_MULTIPLE = re.compile(r'"multipleOf": ([^,}\]]+)')
+
+
+@attrs.define
+class Gaps:
+    """What is left out on the way; one for each translation."""
+
+    relaxed: bool
+    paths: list[str] = attrs.field(factory=list, init=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -58,6 +66,8 @@ class Part:
 class Source:
     text: str
     parts: tuple[Part, ...]
+    relaxed_paths: tuple[str, ...]
+    """Of keywords in schemas that are not enforced."""
 
     @property
     def first_field(self) -> str | None:
@@ -65,23 +75,29 @@ class Source:
         return next((part.field for part in self.parts if part.field is not None), None)
 
 
-def translate(grammar: Grammar) -> Source:
-    """Raises ValidationError that names the field."""
-    parts = tuple(_parts(grammar, name=None))
+def translate(grammar: Grammar, *, relaxed: bool = False) -> Source:
+    """``relaxed``: keywords of schemas that cannot be enforced are left out. Raises ValidationError
+    that names the field, or the path in a schema."""
+    gaps = Gaps(relaxed)
+    parts = tuple(_parts(grammar, gaps, name=None))
     forces_much = any(_may_force_much(part) for part in parts)
     values = [
         part.value if part.name is None else part.value | {"name": part.name} for part in parts
     ]
     if forces_much:
         values = _without_forcing(values)
-    return Source(text=json.dumps({"grammars": values}), parts=parts)
+    return Source(
+        text=json.dumps({"grammars": values}), parts=parts, relaxed_paths=tuple(gaps.paths)
+    )
 
 
-def _parts(grammar: Grammar, *, name: str | None) -> Iterator[Part]:
+def _parts(grammar: Grammar, gaps: Gaps, *, name: str | None) -> Iterator[Part]:
     """The grammar under this name, then what it refers to."""
     match grammar:
         case JsonSchemaGrammar():
-            yield Part(name=name, field=grammar.field, value={"json_schema": _schema(grammar)})
+            yield Part(
+                name=name, field=grammar.field, value={"json_schema": _schema(grammar, gaps)}
+            )
         case RegexGrammar():
             yield _lark(f"start: /{regex_to_lark(_regex(grammar), '')}/", name, grammar.field)
         case ChoiceGrammar():
@@ -90,35 +106,25 @@ def _parts(grammar: Grammar, *, name: str | None) -> Iterator[Part]:
             prefix = f"{name or ''}__json"
             read = read_user_lark(grammar.text, field=grammar.field, prefix=prefix)
             yield _lark(read.text, name, grammar.field)
-            for schema_name, schema, field in read.schemas:
-                yield from _parts(JsonSchemaGrammar(schema=schema, field=field), name=schema_name)
+            for schema_name, inline, field in read.schemas:
+                inner = JsonSchemaGrammar(schema=inline, field=field)
+                yield from _parts(inner, gaps, name=schema_name)
         case CompositeGrammar():
             prefix = f"{name}__" if name else ""
             yield _lark(rename_references(grammar.lark, prefix), name, None)
             for part_name, part in grammar.parts:
-                yield from _parts(part, name=prefix + part_name)
+                yield from _parts(part, gaps, name=prefix + part_name)
 
 
 def _lark(text: str, name: str | None, field: str | None) -> Part:
     return Part(name=name, field=field, value={"lark_grammar": text})
 
 
-def _schema(grammar: JsonSchemaGrammar) -> dict[str, object]:
-    schema = normalise(grammar.schema, field=grammar.field)
-    if schema is True:
-        schema = {}
-    if not isinstance(schema, dict):
-        raise ValidationError(
-            "grammar is not valid: no value satisfies the schema", field=grammar.field
-        )
-    return {key: value for key, value in schema.items() if key != "x-guidance"} | {
-        "x-guidance": _WHITE_SPACE
-    }
-
-
-def normalise(schema: object, *, field: str) -> object:  # noqa: ARG001
-    """Stands in for ``json_schema``'s."""
-    return schema
+def _schema(grammar: JsonSchemaGrammar, gaps: Gaps) -> dict[str, object]:
+    normalised = normalise(grammar.schema, field=grammar.field, relaxed=gaps.relaxed)
+    gaps.paths.extend(normalised.relaxed_paths)
+    assert isinstance(normalised.schema, dict)
+    return normalised.schema | {"x-guidance": COMPILE_OPTIONS | _WHITE_SPACE}
 
 
 def _choices(grammar: ChoiceGrammar) -> str:

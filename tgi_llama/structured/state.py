@@ -52,7 +52,7 @@ def _is_shared(why: str) -> bool:
 
 @attrs.define(eq=False)
 class LlConstraint:
-    """Implements ``generation.Constraint``; any thread. ``source`` is a list of grammars in
+    """Implements ``compiler.CompiledGrammar``; any thread. ``source`` is a list of grammars in
     llguidance's JSON."""
 
     source: str = attrs.field(repr=False)  # a client's, and not for logs
@@ -60,10 +60,9 @@ class LlConstraint:
     limits: GrammarLimits
     compile_s: float
     """Processor time that compiling took."""
+    relaxed_paths: tuple[str, ...]
     _matcher: LLMatcher
     """At the beginning. Never moved."""
-    relaxed_paths: tuple[str, ...] = attrs.field(default=(), kw_only=True)
-    """As ``compiler.CompiledGrammar`` has them."""
     spent: bool = attrs.field(default=False, init=False)
     """Its automaton is in error or large: good for the states that have it, not for new ones."""
     _n_tokens: int = attrs.field(default=0, init=False)
