@@ -194,16 +194,17 @@ async def run_service(
             async with trio.open_nursery() as worker_nursery:
                 await worker_nursery.start(workers.run)
                 admission = Admission(engine, workers, config.max_concurrent_requests)
+                constraints = _constraints(config, text, grammars)
                 app = create_app(
                     Services(
-                        settings=_settings(config, files, thread.description),
+                        settings=_settings(config, files, thread.description, constraints),
                         admission=admission,
                         validator=Validator(
                             _limits(config),
                             text.tokenizer,
                             text.templates,
                             vocabulary=thread.vocab,
-                            constraints=_constraints(config, text, grammars),
+                            constraints=constraints,
                         ),
                         tokenizer=text.tokenizer,
                         metrics=metrics,
@@ -326,7 +327,9 @@ def _limits(config: Config) -> Limits:
     )
 
 
-def _settings(config: Config, files: ModelFiles, model: ModelDescription) -> Settings:
+def _settings(
+    config: Config, files: ModelFiles, model: ModelDescription, constraints: Constraints
+) -> Settings:
     return Settings(
         model_id=files.model_id,
         version=importlib.metadata.version("tgi_llama"),
@@ -336,6 +339,7 @@ def _settings(config: Config, files: ModelFiles, model: ModelDescription) -> Set
         payload_limit_bytes=config.payload_limit,
         api_keys=config.api_key,
         cors_allow_origins=config.cors_allow_origin,
+        tool_format=constraints.tool_format,
         docker_label=os.environ.get("DOCKER_LABEL") or None,
         compute_type=os.environ.get("COMPUTE_TYPE") or model.backend,
     )

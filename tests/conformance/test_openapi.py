@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import jsonschema
 import pytest
+from fakes.constraints import constraints
 from fakes.engine import FakeEngine, fails_after
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -319,7 +320,7 @@ BODIES = [
 
 @pytest.mark.parametrize(("path", "name", "body"), BODIES, ids=[f"{p}-{n}" for p, n, _ in BODIES])
 async def test_answer_is_as_described(make_site, path, name, body):  # noqa: ARG001 the test's name
-    site = await make_site()
+    site = await make_site(constraints=constraints())
     document = await document_of(site)
     response = await site.client().post(path_of(path), json=body)
     assert response.status_code == 200
@@ -327,7 +328,7 @@ async def test_answer_is_as_described(make_site, path, name, body):  # noqa: ARG
 
 
 async def test_x_headers_that_are_described_are_sent(make_site):
-    site = await make_site()
+    site = await make_site(constraints=constraints())
     document = await document_of(site)
     for path in GENERATING:
         operation = document["paths"][path]["post"]

@@ -151,6 +151,16 @@ async def test_port_in_use_is_one_line_and_status_2(environment: dict[str, str])
     assert port in text
 
 
+async def test_tool_format_that_there_is_not_is_told_with_those_there_are(
+    environment: dict[str, str],
+) -> None:
+    status, text = await failing("--port", "0", "--tool-format", "x", environment=environment)
+    assert status == 2
+    assert text.startswith("tgi-llama: error: --tool-format: 'x'")
+    assert "hermes" in text
+    assert text.count("\n") == 1
+
+
 async def test_prometheus_port_in_use_names_that_option(environment: dict[str, str]) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

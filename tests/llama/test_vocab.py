@@ -214,6 +214,18 @@ def test_end_of_generation_ids_are_all_that_end_it(open_vocab: OpenVocab, name: 
     assert vocab.eos_id in expected
 
 
+@pytest.mark.parametrize("name", ["llama-spm", "qwen2", "phi-3"])
+def test_control_spellings_are_those_of_all_that_is_no_text(
+    open_vocab: OpenVocab, name: str
+) -> None:
+    vocab = open_vocab(name)
+    spellings = vocab.control_spellings()
+    for token in map(TokenId, range(vocab.n_vocab)):
+        spelling = vocab.piece(token).decode(errors="replace")
+        has_meaning = vocab.is_control(token) or vocab.is_end_of_generation(token)
+        assert (spellings.get(spelling) == token) == (has_meaning and spelling != ""), spelling
+
+
 def test_is_control_of_unknown_and_padding_but_not_of_text(open_vocab: OpenVocab) -> None:
     spm, phi = open_vocab("llama-spm"), open_vocab("phi-3")
     assert spm.is_control(TokenId(0))  # <unk>

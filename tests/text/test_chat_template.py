@@ -403,3 +403,16 @@ def test_real_template_refuses_with_its_own_words() -> None:
     with pytest.raises(TemplateError) as caught:
         real("google-gemma-2-2b-it").render([{"role": "system", "content": "x"}])
     assert str(caught.value) == "syntax error: System role not supported (in <string>:1)"
+
+
+def test_templates_say_whether_they_tell_the_model_of_tools() -> None:
+    plain = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}")
+    sets_it = ChatTemplate(
+        "{% if not tools is defined %}{% set tools = none %}{% endif %}{{ tools }}"
+    )
+    assert not ChatTemplates(plain).reads_tools
+    assert ChatTemplates(sets_it).reads_tools
+    both = ChatTemplates(plain, tool_use=sets_it)
+    assert both.reads_tools
+    assert both.sources == (sets_it.source, plain.source)
+    assert ChatTemplates(plain).sources == (plain.source,)

@@ -58,6 +58,7 @@ INFO = Info(
     numa="disabled",
     offload_kqv=True,
     kv_device="CPU",
+    tool_format="hermes",
     split_mode="layer",
 )
 

@@ -186,7 +186,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         request=ChatRequest,
         request_examples=examples.CHAT,
         answer=ChatCompletion,
-        answer_examples={"answer": examples.CHAT_COMPLETION},
+        answer_examples={"answer": examples.CHAT_COMPLETION, "tools": examples.TOOL_CALL},
         events=_CHAT_EVENTS,
         headers=ANSWER_HEADERS,
     ),

@@ -67,6 +67,7 @@ class OpsRoutes:
             numa=model.numa,
             offload_kqv=model.offload_kqv,
             kv_device=model.kv_device,
+            tool_format=settings.tool_format,
         )
 
     async def health(self) -> Response:

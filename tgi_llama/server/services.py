@@ -32,6 +32,8 @@ class Settings:
     """Empty: any origin."""
     compute_type: str = "cpu"
     """Value of ``x-compute-type``."""
+    tool_format: str | None = None
+    """The name of the model's turn format."""
     docker_label: str | None = None
     """How the container image names its build, where there is one."""
     keep_alive_s: float = 15.0

@@ -102,7 +102,7 @@ def _by_name(name: str) -> Family:
     for family in FAMILIES:
         if family.calls.name == name:
             return family
-    raise ConfigError(f"tool format {name!r}: must be one of {', '.join(FORMAT_NAMES)}")
+    raise ConfigError(f"--tool-format: {name!r} is none of {', '.join(FORMAT_NAMES)}")
 
 
 def _by_text(source: str, control_spellings: Iterable[str]) -> Family:

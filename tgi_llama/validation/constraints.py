@@ -33,6 +33,13 @@ class Constraints:
     splits_reasoning: bool = True
     """Where the request does not say it."""
 
+    @property
+    def tool_format(self) -> str | None:
+        """How tool calls are written and read; None where none are taken."""
+        if self.compiler is None or self.turn_format is None:
+            return None
+        return self.turn_format.name
+
     def check_tools(self, use: ToolUse) -> None:
         """Raises ValidationError where there are tools that cannot be called."""
         if use.tools and self.turn_format is None:

@@ -26,9 +26,11 @@ from .openai_responses import (
     Completion,
     CompletionChoice,
     CompletionChunk,
+    FunctionCall,
     Model,
     ModelList,
     PromptTokensDetails,
+    ToolCall,
     Usage,
 )
 from .tokenize import ChatTokenizeResponse
@@ -39,6 +41,25 @@ Examples = Mapping[str, object]
 
 _PROMPT = "1, 2, 3, 4,"
 _QUESTION = {"role": "user", "content": "What is 12 plus 7?"}
+
+_SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+_WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
 
 # --- requests -------------------------------------------------------------------------------------
 
@@ -53,6 +74,10 @@ GENERATE: Final[Examples] = {
             "top_p": 0.9,
             "seed": 42,
         },
+    },
+    "json": {
+        "inputs": "Text: Anna is 34 years old.\nJSON:",
+        "parameters": {"max_new_tokens": 60, "grammar": {"type": "json", "value": _SCHEMA}},
     },
     "with_details": {
         "inputs": _PROMPT,
@@ -75,6 +100,20 @@ CHAT: Final[Examples] = {
         "stream": True,
         "stream_options": {"include_usage": True},
     },
+    "json": {
+        "messages": [{"role": "user", "content": "Extract JSON: Anna is 34 years old."}],
+        "max_tokens": 60,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "person", "schema": _SCHEMA, "strict": True},
+        },
+    },
+    "tools": {
+        "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
+        "max_tokens": 60,
+        "tools": [_WEATHER],
+        "tool_choice": "auto",
+    },
 }
 
 CHAT_TOKENIZE: Final[Examples] = {"question": {"messages": [_QUESTION]}}
@@ -83,6 +122,7 @@ COMPLETION: Final[Examples] = {
     "prompt": {"prompt": _PROMPT, "max_tokens": 8, "temperature": 0},
     "several_prompts": {"prompt": [_PROMPT, "5, 6, 7,"], "max_tokens": 8, "logprobs": 2},
     "streamed": {"prompt": _PROMPT, "max_tokens": 8, "stream": True},
+    "choice": {"prompt": "Is 7 more than 5?", "guided_choice": [" yes", " no"]},
 }
 
 SAGEMAKER: Final[Examples] = {
@@ -154,6 +194,28 @@ CHAT_COMPLETION: Final = ChatCompletion(
     model=_MODEL_ID,
     system_fingerprint=_FINGERPRINT,
     choices=(ChatChoice(message=ChatMessage(content="19"), finish_reason="stop"),),
+    usage=_USAGE,
+)
+
+TOOL_CALL: Final = ChatCompletion(
+    id="chatcmpl-4f5a3c0b9d8e7f6a5b4c3d2e",
+    created=_CREATED,
+    model=_MODEL_ID,
+    system_fingerprint=_FINGERPRINT,
+    choices=(
+        ChatChoice(
+            message=ChatMessage(
+                content=None,
+                tool_calls=(
+                    ToolCall(
+                        id="call_d3d27a91baaa3a84539364c6",
+                        function=FunctionCall(name="get_weather", arguments='{"city": "Paris"}'),
+                    ),
+                ),
+            ),
+            finish_reason="tool_calls",
+        ),
+    ),
     usage=_USAGE,
 )
 

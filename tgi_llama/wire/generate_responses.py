@@ -134,6 +134,8 @@ class Info:
     numa: str
     offload_kqv: bool
     kv_device: str
+    tool_format: str | None
+    """How tool calls are written and read; None where no tools are taken."""
 
 
 @attrs.frozen(kw_only=True)
