@@ -23,6 +23,7 @@ from .grammar import (
 from .json_schema.normalise import COMPILE_OPTIONS, normalise
 from .lark import read_user_lark, rename_references
 from .limits import MAX_FORCED_BYTES
+from .regex import to_rust
 
 _WHITE_SPACE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As Python's ``json.dumps`` writes, which models have read most of; and forced, so that the
@@ -99,7 +100,8 @@ def _parts(grammar: Grammar, gaps: Gaps, *, name: str | None) -> Iterator[Part]:
                 name=name, field=grammar.field, value={"json_schema": _schema(grammar, gaps)}
             )
         case RegexGrammar():
-            yield _lark(f"start: /{regex_to_lark(_regex(grammar), '')}/", name, grammar.field)
+            pattern = regex_to_lark(to_rust(grammar.pattern, field=grammar.field), "")
+            yield _lark(f"start: /{pattern}/", name, grammar.field)
         case ChoiceGrammar():
             yield _lark(_choices(grammar), name, grammar.field)
         case LarkGrammar():
@@ -137,10 +139,6 @@ def _choices(grammar: ChoiceGrammar) -> str:
     return "start: CHOICE\nCHOICE: " + " | ".join(
         json.dumps(choice, ensure_ascii=False) for choice in choices
     )
-
-
-def _regex(grammar: RegexGrammar) -> str:
-    return grammar.pattern
 
 
 def _without_forcing(values: list[dict[str, object]]) -> list[dict[str, object]]:

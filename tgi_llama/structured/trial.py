@@ -84,7 +84,10 @@ class Trial:
 
     def warm_up(self) -> None:
         """Starts a child ahead of the first grammar, without waiting for it."""
-        child = self._take()
+        try:
+            child = self._take()
+        except TooCostly:  # closed meanwhile
+            return
         if child is not None:
             self._give_back(child)
 
@@ -119,9 +122,10 @@ class Trial:
         """Ends all children, busy ones too: their callers get TooCostly."""
         with self._lock:
             self._closed = True
-            children = [*self._idle, *self._busy]
-            self._idle.clear()
-        for child in children:
+            idle, self._idle = self._idle, []
+            for child in self._busy:
+                child.process.kill()  # the rest is up to the thread that reads from it
+        for child in idle:
             child.end()
 
     def _take(self) -> "_Child | None":
@@ -144,12 +148,14 @@ class Trial:
             self._busy.discard(child)
             if not self._closed:
                 self._idle.append(child)
+                return
+        child.end()
 
     def _discard(self, child: "_Child") -> None:
         """Ends it, and starts another for the next grammar."""
         with self._lock:
             self._busy.discard(child)
-            is_last = not self._closed and not self._idle
+            is_last = not self._idle
         child.end()
         if is_last:
             self.warm_up()
