@@ -15,9 +15,16 @@ from fakes.playbook import Playbook, a_request
 from fakes.runner import EOS, FakeRunner, noisy
 
 from tgi_llama.engine.guide import Guide
-from tgi_llama.engine.sampler import Sampler
+from tgi_llama.engine.sampler import Sampler, log_sum_exp
 from tgi_llama.errors import DecodeAborted, DecodeFailed, InvalidBatch, OutOfCells
-from tgi_llama.generation import Failed, GenerationRequest, RequestId, SamplingParameters, TokenId
+from tgi_llama.generation import (
+    Failed,
+    GenerationRequest,
+    RequestId,
+    SamplingParameters,
+    TokenEvent,
+    TokenId,
+)
 
 MOST_TOKENS = 80
 """Of prompt and output together."""
@@ -104,6 +111,17 @@ def alone(request: GenerationRequest, *, fast_forward: bool) -> list[TokenId]:
     return tokens
 
 
+def assert_logprobs(play: Playbook, request_id: RequestId, request: GenerationRequest) -> None:
+    """Those of each token's own row, forced or not."""
+    tokens = list(request.prompt_ids)
+    for event in play.events[request_id]:
+        assert isinstance(event, TokenEvent)
+        row = noisy(tokens)
+        expected = float(row[event.token.id]) - log_sum_exp(row)
+        assert event.token.logprob == pytest.approx(expected, abs=1e-5)
+        tokens.append(event.token.id)
+
+
 def play_of(kind: str, rng: random.Random, *, fast_forward: bool = True) -> Playbook:
     """A loop over one of the kinds of memory, small enough that everything runs out."""
     unified = kind.startswith("unified")
@@ -175,9 +193,12 @@ def test_random_load_gives_what_each_request_gives_alone(
         expected = alone(request, fast_forward=play.fast_forward)
         if isinstance(play.events[request_id][-1], Failed):
             assert play.tokens(request_id) == expected[: len(play.tokens(request_id))]
+            assert "choosing" not in str(play.error(request_id))
             continue
         n_whole += 1
         assert play.tokens(request_id) == expected
+        if request.logprobs:
+            assert_logprobs(play, request_id, request)
         name = name_of(request)
         if name is not None and play.reason(request_id) == "eos_token":
             assert_text_is_whole(play.text(request_id), name)

@@ -34,8 +34,7 @@ class Grammars:
     fast_forward: bool = True
     """False: forced tokens are chosen like others."""
     seconds: float = 0.0
-    """Spent since somebody last set it to zero; likewise the number of forced tokens."""
-    n_forced: int = 0
+    """Spent since somebody last set it to zero."""
     pool: MaskPool = attrs.field(factory=MaskPool)
     _due: list[Guide] = attrs.field(factory=list, init=False)
     """Whose masks are to be computed with the next decode."""

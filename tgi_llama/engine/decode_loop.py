@@ -32,7 +32,8 @@ from tgi_llama.engine.prompt_scores import PromptScores
 from tgi_llama.engine.sampler import Sampler, Scratch
 from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.engine.sequence import Sequence, age
-from tgi_llama.engine.token_events import Choice, choose, make_event, scored
+from tgi_llama.engine.stopwatch import Stopwatch
+from tgi_llama.engine.token_events import choose, forced_events, make_event
 from tgi_llama.errors import (
     DecodeAborted,
     DecodeError,
@@ -102,23 +103,6 @@ Publish = Callable[[Publication], None]
 """Hands a publication to the other side. Must not block and must not raise."""
 
 
-@attrs.define
-class _Stopwatch:
-    """Where the time of one step went, in seconds."""
-
-    started: float
-    decode: float = 0.0
-    sampling: float = 0.0
-    text: float = 0.0
-    placement: float = 0.0
-    masks: float = 0.0
-    """Waiting for those that were late."""
-    n_tokens: int = 0
-    """Tokens chosen."""
-    failed: bool = False
-    device_failed: bool = False
-
-
 @attrs.define(eq=False)
 class DecodeLoop:
     """Made and used on the decode thread only."""
@@ -156,7 +140,7 @@ class DecodeLoop:
             self._apply(self.commands.get())
             self._step_began = perf_counter()
         self._n_steps += 1
-        watch = _Stopwatch(started=self._step_began)
+        watch = Stopwatch(started=self._step_began)
         self._take_commands()
         if self._stop is not None:
             self._fail_all(self._stop.error)
@@ -245,7 +229,7 @@ class DecodeLoop:
 
     # One step
 
-    def _compute(self, chunks: tuple[Chunk, ...], watch: _Stopwatch) -> None:
+    def _compute(self, chunks: tuple[Chunk, ...], watch: Stopwatch) -> None:
         """Decodes the chunks and takes what they yield."""
         now = perf_counter()
         for chunk in chunks:
@@ -264,7 +248,7 @@ class DecodeLoop:
         if late:
             self._take_late(late, watch)
 
-    def _take_chunk(self, chunk: Chunk, row: int, watch: _Stopwatch) -> None:
+    def _take_chunk(self, chunk: Chunk, row: int, watch: Stopwatch) -> None:
         """Takes what a chunk yields, whose last row is ``row``."""
         sequence, yields_token = chunk.sequence, chunk.yields_token
         if sequence.scores is not None and not self._score(chunk, row, watch):
@@ -276,7 +260,7 @@ class DecodeLoop:
         if yields_token:
             self._take_token(sequence, row, watch)
 
-    def _take_late(self, late: list[tuple[Chunk, int]], watch: _Stopwatch) -> None:
+    def _take_late(self, late: list[tuple[Chunk, int]], watch: Stopwatch) -> None:
         """The masks that these need are not there yet. Others are not to wait for one of many
         milliseconds: after ``_PATIENCE_S`` the sequence goes without a token, and the next step
         computes the last one's row again. Where nobody else runs or cells cannot be cut, it waits.
@@ -299,7 +283,7 @@ class DecodeLoop:
             started = perf_counter()
         watch.masks += perf_counter() - started
 
-    def _decode(self, chunks: tuple[Chunk, ...], watch: _Stopwatch) -> Seq[int] | None:
+    def _decode(self, chunks: tuple[Chunk, ...], watch: Stopwatch) -> Seq[int] | None:
         """Decodes; returns each chunk's row, or None after dealing with a failure."""
         batch, rows = build_batch(chunks)
         self.publish_last()
@@ -317,7 +301,7 @@ class DecodeLoop:
         self._deal_with(failure, chunks, watch)
         return None
 
-    def _deal_with(self, error: DecodeError, chunks: tuple[Chunk, ...], watch: _Stopwatch) -> None:
+    def _deal_with(self, error: DecodeError, chunks: tuple[Chunk, ...], watch: Stopwatch) -> None:
         """What fails and what is tried again, by llama.cpp's return code:
 
         * out of cells (1): an idle slot or the newest sequence gives its cells up, and the next
@@ -348,7 +332,7 @@ class DecodeLoop:
                     self._fail(chunk.sequence, failure, cells_known=False)
                 self.placement.reconcile()
 
-    def _score(self, chunk: Chunk, row: int, watch: _Stopwatch) -> bool:
+    def _score(self, chunk: Chunk, row: int, watch: Stopwatch) -> bool:
         """Scores the prompt tokens that follow those of the chunk, whose last row is ``row``. False
         after the sequence failed over it."""
         scores = chunk.sequence.scores
@@ -367,7 +351,7 @@ class DecodeLoop:
         watch.sampling += perf_counter() - started
         return True
 
-    def _take_token(self, sequence: Sequence, row: int, watch: _Stopwatch) -> None:
+    def _take_token(self, sequence: Sequence, row: int, watch: Stopwatch) -> None:
         """Chooses the sequence's next token, makes its event, and ends the sequence if this was its
         last."""
         started = perf_counter()
@@ -395,26 +379,14 @@ class DecodeLoop:
         if sequence.ends_forced and not sequence.wants_rows:
             self._tell_forced(sequence, row, watch)
 
-    def _tell_forced(self, sequence: Sequence, row: int, watch: _Stopwatch) -> bool:
-        """Makes the events of the forced tokens before which all cells are computed, or of all of
-        them where nothing has to be computed any more. ``row`` is that of the last cell. False
+    def _tell_forced(self, sequence: Sequence, row: int, watch: Stopwatch) -> bool:
+        """Makes the events of forced tokens that are due. ``row`` is that of the last cell. False
         after the sequence ended with one of them."""
-        tokens = sequence.tokens
-        n_last = sequence.n_cached
-        if sequence.ends_forced and not sequence.wants_rows:
-            n_last = len(tokens)
+        logits = self.runner.logits
         try:
-            while sequence.n_forced and (place := len(tokens) - sequence.n_forced) <= n_last:
-                choice = Choice(tokens[place], None, ())
-                if sequence.wants_rows:
-                    logits = self.runner.logits(row - (sequence.n_cached - place))
-                    choice = scored(sequence, choice.token, logits, self._scratch)
-                if sequence.n_generated == 0:
-                    sequence.first_token = perf_counter()
-                sequence.n_forced -= 1
+            for event in forced_events(self.vocabulary, sequence, logits, row, self._scratch):
                 watch.n_tokens += 1
-                self.grammars.n_forced += 1
-                event = make_event(self.vocabulary, sequence, choice)
+                watch.n_forced += 1
                 self._events.append((sequence.request_id, event))
                 if event.finish is not None:
                     self.placement.release(sequence)
@@ -454,16 +426,15 @@ class DecodeLoop:
 
     # Reports
 
-    def _finish_step(self, plan: StepPlan, prefill: list[int], watch: _Stopwatch) -> None:
+    def _finish_step(self, plan: StepPlan, prefill: list[int], watch: Stopwatch) -> None:
         if plan.chunks or self._events:
             self.publish_last()  # a step that decoded nothing has not
             events, self._events = tuple(self._events), []
             self._unpublished = Publication(events, self._report(plan, prefill, watch))
 
-    def _report(self, plan: StepPlan, prefill: list[int], watch: _Stopwatch) -> StepReport:
+    def _report(self, plan: StepPlan, prefill: list[int], watch: Stopwatch) -> StepReport:
         scheduler, grammars = self.scheduler, self.grammars
-        masks_s, n_forced = watch.masks + grammars.seconds, grammars.n_forced
-        grammars.seconds, grammars.n_forced = 0.0, 0
+        masks_s, grammars.seconds = watch.masks + grammars.seconds, 0.0
         self._step_began = perf_counter()
         return StepReport(
             n_decode_sequences=len(plan.chunks) - len(prefill),
@@ -481,7 +452,7 @@ class DecodeLoop:
             sampling_s=watch.sampling,
             text_s=watch.text,
             mask_s=masks_s,
-            n_forced_tokens=n_forced,
+            n_forced_tokens=watch.n_forced,
             placement_s=watch.placement,
             prefill_budget=plan.prefill_budget,
             placement=self.placement.take_report(),

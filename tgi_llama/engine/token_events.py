@@ -1,5 +1,6 @@
 """From a row of logits to the event of one token. Decode thread only."""
 
+from collections.abc import Callable, Iterator
 from time import perf_counter
 
 import attrs
@@ -47,6 +48,33 @@ def scored(sequence: Sequence, chosen: TokenId, logits: Logits, scratch: Scratch
         ids = likeliest(logits, request.n_top_tokens, scratch)
         top = tuple((TokenId(int(i)), float(logits[i]) - norm) for i in ids)
     return Choice(chosen, float(logits[chosen]) - norm, top)
+
+
+def forced_events(
+    vocabulary: Vocabulary,
+    sequence: Sequence,
+    logits: Callable[[int], Logits],
+    row: int,
+    scratch: Scratch,
+) -> Iterator[TokenEvent]:
+    """The events of forced tokens before which all cells are computed now, or of all of them where
+    nothing has to be computed any more; not beyond one that ends the sequence. ``row``: which of
+    ``logits`` comes after the last cell. Raises GenerationError as ``scored``."""
+    tokens, n_last = sequence.tokens, sequence.n_cached
+    if sequence.ends_forced and not sequence.wants_rows:
+        n_last = len(tokens)
+    while sequence.n_forced and (place := len(tokens) - sequence.n_forced) <= n_last:
+        choice = Choice(tokens[place], None, ())
+        if sequence.wants_rows:
+            before = logits(row - (sequence.n_cached - place))
+            choice = scored(sequence, choice.token, before, scratch)
+        if sequence.n_generated == 0:
+            sequence.first_token = perf_counter()
+        sequence.n_forced -= 1
+        event = make_event(vocabulary, sequence, choice)
+        yield event
+        if event.finish is not None:
+            return
 
 
 def make_event(vocabulary: Vocabulary, sequence: Sequence, choice: Choice) -> TokenEvent:
