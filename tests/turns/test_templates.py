@@ -220,7 +220,7 @@ def test_turn_format_by_name_needs_no_template() -> None:
 
 
 def test_turn_format_by_an_unknown_name_says_which_there_are() -> None:
-    with pytest.raises(ConfigError, match="^--tool-format: 'gorilla' is none of auto, "):
+    with pytest.raises(ConfigError, match=r"^--tool-format: 'gorilla' is none of auto, "):
         turn_format([], (), name="gorilla")
 
 
