@@ -14,7 +14,7 @@ from tgi_llama.errors import ValidationError
 
 LAST = 0x10FFFF
 CONTROLS = frozenset({*range(32), 127} - {8, 9, 10, 12, 13})
-"""Code points that are written in JSON as ``\\uXXXX`` only, which generated text does not contain."""
+"""Code points that JSON writes as ``\\uXXXX`` only, which generated text does not contain."""
 Item = tuple[int, int] | str
 """A range of code points, both included, or the name of a class from ``CLASSES`` or ``p:``/``P:``
 with a Unicode category."""
@@ -65,8 +65,8 @@ class Pattern:
     source: str = attrs.field(eq=False)
 
 
-# What each class is called in llguidance's syntax of regular expressions. Its \d and \w are those of
-# ASCII in a schema, so the larger readings (ecma.CLASS_ESCAPES) are spelled by categories.
+# What each class is called in llguidance's syntax of regular expressions. Its \d and \w are those
+# of ASCII in a schema, so the larger readings (ecma.CLASS_ESCAPES) are spelled by categories.
 CLASSES = {
     "digit": "0-9",
     "digit+": r"\p{Nd}",
@@ -150,7 +150,9 @@ def is_possible(node: Node) -> bool:
     """Whether generated text can match at all."""
     if isinstance(node, Chars):
         return node.negated or any(
-            isinstance(item, str) or not CONTROLS.issuperset(range(item[0], min(item[1], 130) + 1))
+            isinstance(item, str)
+            or item[1] > 127
+            or not CONTROLS.issuperset(range(item[0], item[1] + 1))
             for item in node.items
         )
     if isinstance(node, Repeat):
