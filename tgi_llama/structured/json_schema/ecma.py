@@ -24,6 +24,7 @@ from .pattern import (
     Repeat,
     Sequence,
     is_nullable,
+    is_possible,
     size,
 )
 
@@ -381,6 +382,8 @@ def compiled(source: str) -> Pattern | None:
     if not options:
         return None
     node = options[0] if len(options) == 1 else Choice(tuple(options))
+    if not is_possible(node):
+        raise UnsupportedPattern("a pattern of control characters cannot be enforced")
     if size(node) > MAX_NODES:
         raise UnsupportedPattern(f"the pattern is too large: more than {MAX_NODES} parts")
     return Pattern(node, source)

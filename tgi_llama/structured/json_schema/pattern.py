@@ -13,6 +13,8 @@ import attrs
 from tgi_llama.errors import ValidationError
 
 LAST = 0x10FFFF
+CONTROLS = frozenset({*range(32), 127} - {8, 9, 10, 12, 13})
+"""Code points that JSON writes as ``\\uXXXX`` only, which generated text does not contain."""
 Item = tuple[int, int] | str
 """A range of code points, both included, or the name of a class from ``CLASSES`` or ``p:``/``P:``
 with a Unicode category."""
@@ -63,14 +65,14 @@ class Pattern:
     source: str = attrs.field(eq=False)
 
 
-# What each class is called in the regex syntax of llguidance (that of Rust's regex-syntax).
-# "word+" and the like are the larger readings; see ecma.CLASS_ESCAPES.
+# What each class is called in llguidance's syntax of regular expressions. Its \d and \w are those
+# of ASCII in a schema, so the larger readings (ecma.CLASS_ESCAPES) are spelled by categories.
 CLASSES = {
     "digit": "0-9",
-    "digit+": r"\d",
-    "not digit": r"\D",
+    "digit+": r"\p{Nd}",
+    "not digit": r"\P{Nd}",
     "word": "0-9A-Za-z_",
-    "word+": r"\w\p{N}",
+    "word+": r"\p{L}\p{M}\p{N}\p{Pc}",
 }
 
 
@@ -142,6 +144,21 @@ def is_nullable(node: Node) -> bool:
     if isinstance(node, Choice):
         return any(is_nullable(option) for option in node.options)
     return node.low == 0 or is_nullable(node.node)
+
+
+def is_possible(node: Node) -> bool:
+    """Whether generated text can match at all."""
+    if isinstance(node, Chars):
+        return node.negated or any(
+            isinstance(item, str)
+            or item[1] > 127
+            or not CONTROLS.issuperset(range(item[0], item[1] + 1))
+            for item in node.items
+        )
+    if isinstance(node, Repeat):
+        return node.low == 0 or is_possible(node.node)
+    found = map(is_possible, _parts(node))
+    return all(found) if isinstance(node, Sequence) else any(found)
 
 
 def _parts(node: Sequence | Choice) -> tuple[Node, ...]:
