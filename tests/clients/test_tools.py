@@ -11,6 +11,8 @@ from langchain_huggingface import ChatHuggingFace, HuggingFaceEndpoint
 from langchain_openai import ChatOpenAI
 from openai import OpenAI
 from pydantic import BaseModel
+from text_generation import Client
+from text_generation.types import Message, Tool
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pydantic.PydanticDeprecatedSince20"
@@ -230,3 +232,21 @@ def test_huggingface_hub_streams_calls(server_url):
     assert deltas[0].function.name == "get_weather"
     assert json.loads("".join(d.function.arguments for d in deltas)) == {"city": "Paris"}
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+# --- text-generation ------------------------------------------------------------------------------
+
+
+def test_text_generation_calls(server_url):
+    """Its own type of tools names the parameters ``parameters``; it asks for one seed and no more."""
+    answer = Client(server_url).chat(
+        messages=[Message(role="user", content=ASK)],
+        tools=[Tool(**one) for one in TOOLS],
+        tool_choice="get_weather",
+        temperature=0.1,
+        seed=1,
+        max_tokens=60,
+    )
+    (call,) = answer.choices[0].message.tool_calls
+    assert call["function"]["name"] == "get_weather"
+    assert set(json.loads(call["function"]["arguments"])) == {"city"}
