@@ -82,7 +82,7 @@ class ChatTemplate:
     def _find_layout(self) -> CallLayout:
         if "tool_calls" not in self.source:
             return CallLayout()
-        variables: frozenset[str] = {**self._special_tokens(), "documents": None, "tools": []}
+        variables: dict[str, object] = {**self._special_tokens(), "documents": None, "tools": []}
         return find_layout(lambda chat: self._render(chat, variables))
 
     def render(
