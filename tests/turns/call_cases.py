@@ -149,7 +149,7 @@ MISTRAL_NAMED = Cases(
 )
 
 MISTRAL_WITH_IDS = Cases(
-    calls=MistralNamedCalls("mistral-v11", has_ids=True),
+    calls=MistralNamedCalls("mistral_v11", has_ids=True),
     one=f"[TOOL_CALLS]get_weather[CALL_ID]a1B2c3D4e[ARGS]{ARGUMENTS}",
     two=f"[TOOL_CALLS]get_weather[CALL_ID]a1B2c3D4e[ARGS]{ARGUMENTS}"
     "[TOOL_CALLS]time[CALL_ID]a1B2c3D4f[ARGS]{}",

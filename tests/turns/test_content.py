@@ -26,7 +26,7 @@ MARKS = sorted(
     | {">>>time\n", "Action: ```json", "functools[", "<|end|>", "<|return|>", "<function=", "{"}
 )
 FRAMES = {
-    "functionary-v3.2": ("all\n", ""),
+    "functionary_v3.2": ("all\n", ""),
     "json": ('{"name": "no_tool", "parameters": {"content": ', "}}"),
     "harmony": ("<|channel|>final<|message|>", ""),
     "command_a": ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
@@ -40,7 +40,7 @@ NAMES = [name for name in FORMAT_NAMES if name != "auto"]
 @pytest.mark.parametrize("name", NAMES)
 def test_read_json_of_a_given_form_that_spells_marks_is_content(name: str) -> None:
     before, after = FRAMES.get(name, ("", ""))
-    prompt_end = ">>>" if name == "functionary-v3.2" else ""
+    prompt_end = ">>>" if name == "functionary_v3.2" else ""
     request = attrs.evolve(AUTO, content=ANY_TEXT, prompt_end=prompt_end)
     plan = turn_format([], (), name=name).plan(request)
     assert plan.grammar is not None

@@ -18,6 +18,7 @@ FORMAT = MarkedFormat(HermesCalls(), THINK)
 PLAIN = TurnRequest()
 OPENED = TurnRequest(prompt_end="<|im_start|>assistant\n<think>\n")
 CLOSED = TurnRequest(prompt_end="<|im_start|>assistant\n<think>\n\n</think>\n\n")
+ANSWER_OR_CALL = attrs.evolve(AUTO, content=ANSWER)
 CALL = HERMES.one
 
 
@@ -42,6 +43,8 @@ def parser_of(request: TurnRequest, turn_format: MarkedFormat = FORMAT) -> Parse
         (AUTO, f"<think>\nSo {CALL}.\n</think>\n\n{CALL}", Turn("", (PARIS,), f"So {CALL}.")),
         (AUTO, f"<think>\nSo.\n</think>\n\nI see.{CALL}", Turn("I see.", (PARIS,), "So.")),
         (AUTO, f"I see.{CALL}", Turn("I see.", (PARIS,))),
+        (ANSWER_OR_CALL, f"<think>\nSo.\n</think>\n\n{CALL}", Turn("", (PARIS,), "So.")),
+        (ANSWER_OR_CALL, '<think>So.</think>\n\n{"answer": 1}', Turn('{"answer": 1}', (), "So.")),
     ],
 )
 def test_read_reasoning_comes_apart(request_: TurnRequest, text: str, expected: Turn) -> None:

@@ -196,11 +196,11 @@ def test_render_deepseek_r1_opens_the_reasoning() -> None:
 @pytest.mark.parametrize(
     ("source", "controls", "name"),
     [
-        ("{{ tools }} [TOOL_CALLS] [CALL_ID] [ARGS]", (), "mistral-v11"),
-        ("{{ tools }} [TOOL_CALLS] [ARGS]", (), "mistral-v13"),
+        ("{{ tools }} [TOOL_CALLS] [CALL_ID] [ARGS]", (), "mistral_v11"),
+        ("{{ tools }} [TOOL_CALLS] [ARGS]", (), "mistral_v13"),
         ("{{ tools }} '[TOOL_CALLS] ['", (), "mistral"),
-        ("{{ tools }} <function=' + name + '>' + arguments + '</function>", (), "functionary-v3.1"),
-        ("{{ '>>>all\n' + content }}", (), "functionary-v3.2"),
+        ("{{ tools }} <function=' + name + '>' + arguments + '</function>", (), "functionary_v3.1"),
+        ("{{ '>>>all\n' + content }}", (), "functionary_v3.2"),
         ("{{ tools }}", ("<|python_tag|>", "<s>"), "llama3"),
         ("{{ tools }}", (), "json"),
         ("{{ messages }}", ("<|python_tag|>", "[TOOL_CALLS]"), "json"),

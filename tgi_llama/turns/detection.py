@@ -60,7 +60,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(RecipientCalls(), needles=((">>>all",),), frames_content=True),
     Family(QwenCoderCalls(), needles=(("<tool_call>", "<function=", "<parameter="),)),
     Family(FunctionTagCalls(), needles=(("<function=", "</function>"),)),
-    Family(MistralNamedCalls("mistral-v11", has_ids=True), needles=(("[CALL_ID]", "[ARGS]"),)),
+    Family(MistralNamedCalls("mistral_v11", has_ids=True), needles=(("[CALL_ID]", "[ARGS]"),)),
     Family(MistralNamedCalls(), needles=(("[TOOL_CALLS]", "[ARGS]"),)),
     Family(MistralCalls(), needles=(("[TOOL_CALLS]",),)),
     Family(GraniteCalls(), needles=(("<|tool_call|>", "<|start_of_role|>"),)),

@@ -164,6 +164,10 @@ def next_mark(reader: TurnReader, request: TurnRequest, marks: Sequence[str]) ->
     without one. Content of a given form is all there is, so that a mark in it is none."""
     if request.content is None or request.must_call:
         return (yield from reader.write_until(marks))
-    if reader.n_calls:
-        yield from reader.incoming.take_space()
-    return (yield from reader.incoming.starts_with_one_of(marks))
+    incoming = reader.incoming
+    incoming.remember()
+    yield from incoming.take_space()
+    found = yield from incoming.starts_with_one_of(marks)
+    if found is None:
+        incoming.give_back()
+    return found

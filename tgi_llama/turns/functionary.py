@@ -22,7 +22,7 @@ _TO, _ALL = ">>>", "all"
 class FunctionTagCalls:
     """Version 3.1; also how Llama 3.1 calls tools that a system prompt describes that way."""
 
-    name: str = "functionary-v3.1"
+    name: str = "functionary_v3.1"
     marks: tuple[str, ...] = (_BEGIN, _END)
 
     def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
@@ -50,7 +50,7 @@ class FunctionTagCalls:
 class RecipientCalls:
     """Version 3.2."""
 
-    name: str = "functionary-v3.2"
+    name: str = "functionary_v3.2"
     marks: tuple[str, ...] = ()
 
     def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:

@@ -34,7 +34,7 @@ class MistralCalls:
 class MistralNamedCalls:
     """The bare name."""
 
-    name: str = "mistral-v13"
+    name: str = "mistral_v13"
     has_ids: bool = False
     """Version 11."""
     marks: tuple[str, ...] = (_MARK, _ID, _ARGUMENTS)
