@@ -133,6 +133,11 @@ class LlGrammarCompiler:
             raise self._too_complex(
                 source, f"compiling it takes {verdict.compile_s:.2f} s, more than {limit_s:g} s"
             )
+        if verdict.compiled and "NoExtension" in verdict.error:
+            raise ValidationError(
+                "grammar is not valid: no text satisfies it, or a part of it leads nowhere",
+                field=source.first_field,
+            )
         if verdict.compiled and verdict.error:
             raise self._too_complex(source, readable(verdict.error))
 

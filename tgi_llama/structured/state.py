@@ -29,6 +29,8 @@ T = TypeVar("T")
 _MAX_TOKENS = 100_000
 """Tokens for which the automaton of one compiled grammar is used."""
 
+_FAILED = "the grammar cannot be followed any further"
+
 _MAX_REPAIR_S = 0.05
 """A grammar that took longer is not compiled again on the decode thread."""
 
@@ -65,6 +67,8 @@ class LlConstraint:
     """At the beginning. Never moved."""
     spent: bool = attrs.field(default=False, init=False)
     """Its automaton is in error or large: good for the states that have it, not for new ones."""
+    is_broken: bool = attrs.field(default=False, init=False)
+    """It is in error."""
     _n_tokens: int = attrs.field(default=0, init=False)
 
     def start(self) -> "LlGrammarState":
@@ -140,33 +144,43 @@ class LlGrammarState:
 
     def _do(self, step: Callable[[], T]) -> T:
         """Makes a step, a second time with an automaton of its own where the shared one failed."""
+        if self._constraint.is_broken and not self._own:
+            # Not every step notices: to a broken automaton no token is valid.
+            self._repair("another request has reached a limit of its automaton")
+        result = self._timed(step)
+        if not self._matcher.is_error():
+            return result
+        why = reason(self._matcher)
+        if not _is_shared(why):
+            raise GenerationError(f"{_FAILED}: {why}")
+        self._repair(why)
+        result = self._timed(step)
+        if self._matcher.is_error():
+            raise GenerationError(f"{_FAILED}: {reason(self._matcher)}")
+        return result
+
+    def _timed(self, step: Callable[[], T]) -> T:
         started = time.thread_time()
         result = step()
         seconds = time.thread_time() - started
         if seconds > SLOW_STEP_S:
             self._count_slow(seconds)
-        if not self._matcher.is_error():
-            return result
-        why = reason(self._matcher)
-        if _is_shared(why) and self._repair():
-            result = step()
-            if not self._matcher.is_error():
-                return result
-        raise GenerationError(f"the grammar cannot be followed any further: {why}")
+        return result
 
     def _count_slow(self, seconds: float) -> None:
         self._slow_s += seconds
         if self._slow_s > self._constraint.limits.max_slow_s:
             raise GenerationError(
-                "the grammar cannot be followed any further: finding out what may come next took"
-                f" {self._slow_s:.1f} s so far"
+                f"{_FAILED}: finding out what may come next took {self._slow_s:.1f} s so far"
             )
 
-    def _repair(self) -> bool:
+    def _repair(self, why: str) -> None:
+        """Goes on with an automaton of its own. Raises GenerationError where it cannot."""
         constraint = self._constraint
-        constraint.spent = True
+        constraint.is_broken = constraint.spent = True
         if self._own or constraint.compile_s > _MAX_REPAIR_S:
-            return False
+            raise GenerationError(f"{_FAILED}: {why}")
         self._own = True
         self._matcher = constraint.compile_again()
-        return self._matcher.consume_tokens(list(self._taken))
+        if not self._matcher.consume_tokens(list(self._taken)):
+            raise GenerationError(f"{_FAILED}: {reason(self._matcher)}")
