@@ -2,6 +2,7 @@
 
 import json
 
+import jsonschema
 import openai
 import pytest
 from huggingface_hub import InferenceClient
@@ -165,11 +166,34 @@ def test_openai_streamed_deltas_make_the_call(client):
     assert last.choices[0].finish_reason == "tool_calls"
 
 
-def test_openai_several_choices_are_valid_each(client):
-    answer = ask(client, n=3, temperature=1.5, tool_choice="required", max_tokens=200)
-    for choice in answer.choices:
-        if choice.finish_reason == "tool_calls":
-            assert {name for name, _ in called(choice.message)} <= {"get_weather", "set_timer"}
+SCHEMAS = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
+
+
+@pytest.mark.parametrize("tool_choice", ["auto", "required"])
+@pytest.mark.parametrize("parallel", [True, False])
+def test_openai_calls_are_valid_however_hot_the_model_is(client, tool_choice, parallel):
+    n_calls = 0
+    for seed in range(4):
+        answer = ask(
+            client,
+            n=4,
+            temperature=3,
+            seed=100 * seed,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel,
+            max_tokens=120,
+        )
+        for choice in answer.choices:
+            calls = choice.message.tool_calls or []
+            whole = calls if choice.finish_reason == "tool_calls" else calls[:-1]
+            for call in whole:
+                arguments = json.loads(call.function.arguments)
+                jsonschema.validate(arguments, SCHEMAS[call.function.name])
+            n_calls += len(whole)
+            assert len(calls) <= 1 or parallel
+            assert choice.finish_reason in ("tool_calls", "length", "stop")
+            assert choice.finish_reason != "stop" or tool_choice == "auto"
+    assert n_calls or tool_choice == "auto"
 
 
 # --- langchain ------------------------------------------------------------------------------------
@@ -238,7 +262,6 @@ def test_huggingface_hub_streams_calls(server_url):
 
 
 def test_text_generation_calls(server_url):
-    """Its own type of tools names the parameters ``parameters``; it asks for one seed and no more."""
     answer = Client(server_url).chat(
         messages=[Message(role="user", content=ASK)],
         tools=[Tool(**one) for one in TOOLS],

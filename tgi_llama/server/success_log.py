@@ -66,6 +66,8 @@ def _parameters(request: GenerationRequest) -> Iterator[tuple[str, object]]:
         yield "n_stop_strings", len(stopping.stop_strings)
     if stopping.ignore_eos:
         yield "ignore_eos", True
+    if request.constraint is not None:
+        yield "grammar", True
     if request.n_top_tokens:
         yield "n_top_tokens", request.n_top_tokens
     if request.prompt_logprobs:
