@@ -84,10 +84,12 @@ def test_earlier_calls_and_results_are_written_for_a_template_that_knows_none():
         USER,
     ]
     before, _ = prompt_of(messages=messages).split("\n---\n")
-    assert before == (
+    expected = (
         '<user>hi<assistant>{"name": "f", "parameters": {"a": "é"}}<user>5'
         '<assistant>Again.\n{"name": "f", "parameters": "{a"}<user>hi'
     )
+    assert before == expected
+    assert prompt_of(messages=messages, tools=None) == f"{expected}<assistant>"
 
 
 def test_last_message_without_content_is_left_alone():

@@ -45,9 +45,10 @@ class ToolPrompt:
     """TGI's ``tool_prompt``, or nothing."""
 
     def applied(self, messages: Sequence[TemplateMessage], use: ToolUse) -> list[TemplateMessage]:
-        """For a turn with tools."""
+        """The messages with what has to be told. Earlier calls have to be also where the turn itself
+        has no tools."""
         told = [_told(message) for message in messages] if self.lists_tools else [*messages]
-        addition = self._addition(use)
+        addition = self._addition(use) if use.tools else ""
         if not told or not addition or not told[-1]["content"]:
             return told
         return [*told[:-1], {**told[-1], "content": f"{told[-1]['content']}{addition}"}]

@@ -258,8 +258,6 @@ class Validator:
             return messages
         if needs_short_ids(turn_format.name):
             messages = with_short_ids(messages)
-        if not use.tools:
-            return messages
         told = tool_prompt(
             request.tool_prompt,
             format_name=turn_format.name,
