@@ -45,7 +45,7 @@ class ToolPrompt:
     """TGI's ``tool_prompt``, or nothing."""
 
     def applied(self, messages: Sequence[TemplateMessage], use: ToolUse) -> list[TemplateMessage]:
-        """The messages with what has to be told. Earlier calls have to be also where the turn itself
+        """The messages with what has to be told: of earlier calls also where the turn itself
         has no tools."""
         told = [_told(message) for message in messages] if self.lists_tools else [*messages]
         addition = self._addition(use) if use.tools else ""
