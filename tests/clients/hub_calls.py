@@ -7,6 +7,7 @@ that has another version of the library and nothing of ours::
 """
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable
 
@@ -194,6 +195,57 @@ async def _ask_several_at_once(url: str) -> None:
     async with AsyncInferenceClient(url, provider="hf-inference") as client:
         assert (await client.get_endpoint_info())["model_id"] == "tgi_llama/builtin"
         assert await client.health_check() is True
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+def check_chat_calls_a_tool_streamed_or_not(url: str) -> None:
+    ask = {
+        "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
+        "tools": [WEATHER],
+        "tool_choice": "auto",
+        "temperature": 0,
+        "max_tokens": 60,
+    }
+    client = InferenceClient(url)
+    answer = client.chat_completion(**ask)
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    chunks = list(client.chat_completion(**ask, stream=True))
+    deltas = [c.choices[0].delta.tool_calls[0] for c in chunks if c.choices[0].delta.tool_calls]
+    assert deltas[0].function.name == "get_weather"
+    assert json.loads("".join(d.function.arguments for d in deltas)) == {"city": "Paris"}
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+def check_chat_keeps_a_response_format(url: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    text = "Extract name and age as JSON: Anna is 34 years old and lives in Oslo."
+    answer = InferenceClient(url).chat_completion(
+        [{"role": "user", "content": text}],
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+        temperature=0,
+        max_tokens=60,
+    )
+    assert json.loads(answer.choices[0].message.content) == {"name": "Anna", "age": 34}
 
 
 CHECKS: dict[str, Callable[[str], None]] = {

@@ -1,11 +1,10 @@
-"""Tools by the clients' own helpers."""
+"""Tools by the clients' own helpers; those of ``huggingface_hub`` are in ``hub_calls``."""
 
 import json
 
 import jsonschema
 import openai
 import pytest
-from huggingface_hub import InferenceClient
 from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_huggingface import ChatHuggingFace, HuggingFaceEndpoint
@@ -232,30 +231,6 @@ def test_langchain_huggingface_calls(server_url):
     (call,) = chat.invoke(ASK).tool_calls
     assert call["name"] == "get_weather"
     assert set(call["args"]) == {"city"}
-
-
-# --- huggingface_hub ------------------------------------------------------------------------------
-
-
-def test_huggingface_hub_calls(server_url):
-    answer = InferenceClient(server_url).chat_completion(
-        MESSAGES, tools=TOOLS, tool_choice="auto", temperature=0, max_tokens=60
-    )
-    (call,) = answer.choices[0].message.tool_calls
-    assert call.function.name == "get_weather"
-    assert json.loads(call.function.arguments) == {"city": "Paris"}
-
-
-def test_huggingface_hub_streams_calls(server_url):
-    chunks = list(
-        InferenceClient(server_url).chat_completion(
-            MESSAGES, tools=TOOLS, tool_prompt="", temperature=0, max_tokens=60, stream=True
-        )
-    )
-    deltas = [c.choices[0].delta.tool_calls[0] for c in chunks if c.choices[0].delta.tool_calls]
-    assert deltas[0].function.name == "get_weather"
-    assert json.loads("".join(d.function.arguments for d in deltas)) == {"city": "Paris"}
-    assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
 # --- text-generation ------------------------------------------------------------------------------
