@@ -176,7 +176,7 @@ def test_prompt_of_deepseek_r1_shows_a_call_whose_arguments_are_text() -> None:
         pytest.skip("the shared data has no chat templates")
     source = path.read_text(encoding="utf-8")
     template = ChatTemplate(source, bos_token="<s>", eos_token="</s>")
-    prompt = template.render([ASK, called('{"city": "Zürich"}', content=None), TELL])
+    prompt = template.render([ASK, called({"city": "Zürich"}, content=""), TELL])
     assert prompt == (
         "<s><｜User｜>How is Zürich?<｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>"
         'function<｜tool▁sep｜>get_weather\n```json\n{"city": "Zürich"}\n```<｜tool▁call▁end｜>'

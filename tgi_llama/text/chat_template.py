@@ -1,5 +1,6 @@
 """Renders conversations with a model's chat template."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import cast
@@ -11,6 +12,13 @@ from jinja2.exceptions import TemplateSyntaxError
 
 from tgi_llama.errors import ConfigError, TemplateError
 
+from .template_dialects import (
+    CallLayout,
+    described,
+    find_layout,
+    wants_tools_in_system_message,
+    with_tools_in_system_message,
+)
 from .template_environment import Clock, build_environment, plain_data
 from .template_errors import (
     RENDER_ERRORS,
@@ -46,6 +54,9 @@ class ChatTemplate:
     variables: frozenset[str] = attrs.field(init=False)
     """Variables that the template reads, ``tools`` for example."""
     _compiled: jinja2.Template = attrs.field(init=False)
+    _has_message_tools: bool = attrs.field(init=False)
+    """Tools are looked for in the system message."""
+    _layout: CallLayout = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Raises ConfigError naming origin, line and column where the source is not a template."""
@@ -60,8 +71,19 @@ class ChatTemplate:
             raise ConfigError(f"{self.origin}: not a template: {error}") from error
         compiled = environment.template_class.from_code(environment, code, environment.globals)
         variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
+        has_message_tools = wants_tools_in_system_message(self.source)
         object.__setattr__(self, "_compiled", compiled)
+        object.__setattr__(self, "_has_message_tools", has_message_tools)
+        if has_message_tools:
+            variables |= {"tools"}
         object.__setattr__(self, "variables", variables)
+        object.__setattr__(self, "_layout", self._find_layout())
+
+    def _find_layout(self) -> CallLayout:
+        if "tool_calls" not in self.source:
+            return CallLayout()
+        variables: dict[str, object] = {**self._special_tokens(), "documents": None, "tools": []}
+        return find_layout(lambda chat: self._render(chat, variables))
 
     def render(
         self,
@@ -83,7 +105,7 @@ class ChatTemplate:
         Raises TemplateError, with TGI's message after ``Template error:``, where the template
         refuses the conversation or fails.
         """
-        chat = [self._with_known_role(_with_reasoning(message)) for message in messages]
+        chat = [self._as_known(message) for message in messages]
         variables: dict[str, object] = {
             "documents": None,
             **self._special_tokens(),
@@ -98,6 +120,10 @@ class ChatTemplate:
             return self._cut_implicitly(prompt, chat, variables)
         return prompt
 
+    def _as_known(self, message: Message) -> dict[str, object]:
+        """A plain copy in the layout that the template expects."""
+        return self._layout.lay_out(self._with_known_role(_with_reasoning(message)))
+
     def _with_known_role(self, message: dict[str, object]) -> dict[str, object]:
         """``developer`` is OpenAI's newer word for ``system``, which most models have not learnt
         and many templates refuse; one that speaks of it keeps it."""
@@ -110,6 +136,21 @@ class ChatTemplate:
         return {name: token for name, token in named.items() if token is not None}
 
     def _render(self, chat: list[dict[str, object]], variables: Mapping[str, object]) -> str:
+        tools = cast("Sequence[Tool] | None", variables.get("tools"))
+        if self._has_message_tools and tools:
+            chat = with_tools_in_system_message(chat, tools)
+        try:
+            return self._render_plainly(chat, variables)
+        except TemplateError:
+            if not tools or described(tools) == tools:
+                raise
+            with contextlib.suppress(TemplateError):
+                return self._render_plainly(chat, {**variables, "tools": described(tools)})
+            raise
+
+    def _render_plainly(
+        self, chat: list[dict[str, object]], variables: Mapping[str, object]
+    ) -> str:
         try:
             return self._compiled.render({**variables, "messages": chat})
         except RENDER_ERRORS as error:
