@@ -1,4 +1,4 @@
-"""Schemas that are large, deep or cunning are accepted or refused soon, and never end the process."""
+"""Schemas that are large, deep or cunning are answered soon, and never end the process."""
 
 import sys
 import threading
@@ -82,30 +82,33 @@ CASES: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_hostile_schema_is_answered_soon(name: str) -> None:
-    answers: list[str] = []
+    answers: list[str | None] = []
+    spent_s: list[float] = []
 
     def answer() -> None:  # on a thread of its own: validation workers have its stack, not ours
         before = time.thread_time()
         try:
             written = normalise(CASES[name], field="f").schema
         except ValidationError as error:
-            assert error.field is not None
-            answers.append(str(error))
-        else:
-            spent = time.thread_time() - before
-            assert spent < LIMIT_S
+            written = None
+            answers.append(error.field)
+        spent_s.append(time.thread_time() - before)
+        if written is not None:
             try:
                 compile_written(written)
-            except CompileError as error:
-                answers.append(str(error))
+            except CompileError:
+                answers.append("f")
             else:
                 answers.append("accepted")
-        assert time.thread_time() - before < 2 * LIMIT_S
+        spent_s.append(time.thread_time() - before)
 
     thread = threading.Thread(target=answer)
     thread.start()
     thread.join()
     assert len(answers) == 1
+    assert answers[0] is not None
+    assert spent_s[0] < LIMIT_S
+    assert spent_s[1] < 2 * LIMIT_S
 
 
 # A second or less on an idle machine; CPU time, but caches are shared, and coverage slows down.

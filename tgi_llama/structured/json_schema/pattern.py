@@ -103,7 +103,7 @@ class _Matching:
 
     def ends(self, node: Node, starts: frozenset[int]) -> frozenset[int]:
         """Where matches end that begin at ``starts``."""
-        self._spend(2 * len(starts) + 1)
+        self._spend(2 * len(starts) + 2)
         if isinstance(node, Chars):
             return frozenset(at + 1 for at in starts if self._is_in(node, at))
         if isinstance(node, Sequence):
