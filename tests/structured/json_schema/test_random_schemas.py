@@ -48,7 +48,7 @@ def is_judged_alike(value: Any) -> bool:
 
 
 def matcher_or_refusal(schema: Any) -> Any:
-    """The path that ``normalise`` names; llguidance's words where patterns contradict each other."""
+    """The path that is named; llguidance's words where patterns contradict each other."""
     try:
         return compile_written(normalise(schema, field="f").schema)
     except ValidationError as error:
