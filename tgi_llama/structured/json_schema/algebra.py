@@ -27,7 +27,7 @@ from .shapes import (
     union_of,
 )
 
-MAX_WORK = 300_000  # shapes made and characters matched; a second or two at most
+MAX_WORK = 200_000  # shapes made and characters matched; a second or two at most
 MAX_DEPTH = 150  # of shapes in shapes, through references too; below Python's limit of recursion
 
 
@@ -234,9 +234,15 @@ def _smaller(one: int | None, other: int | None) -> int | None:
 
 
 def make_text(shape: Text) -> Shape:
-    """The shape, or Never if its lengths contradict each other."""
+    """The shape, or Never if its lengths contradict each other or a pattern."""
     if shape.max_length is not None and shape.min_length > shape.max_length:
         return Never("minLength is above maxLength", shape.at)
+    for one in shape.patterns:
+        shortest, longest = pattern.lengths(one.node)
+        if shape.max_length is not None and shortest > shape.max_length:
+            return Never("the pattern or format needs more than maxLength", shape.at)
+        if longest is not None and longest < shape.min_length:
+            return Never("the pattern or format allows less than minLength", shape.at)
     return shape
 
 

@@ -49,6 +49,8 @@ def written_bound(shape: Number, keyword: str) -> dict[str, object]:
     if value is None:
         return {}
     if abs(value) > LARGEST:
+        if shape.low == shape.high:
+            raise ValidationError("numbers beyond 2**53 cannot be enforced", field=shape.at)
         if (value < 0) is not is_low:
             raise ValidationError(
                 f"a {keyword} beyond 2**53 cannot be enforced", field=child(shape.at, keyword)

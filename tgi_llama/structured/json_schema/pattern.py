@@ -103,7 +103,7 @@ class _Matching:
 
     def ends(self, node: Node, starts: frozenset[int]) -> frozenset[int]:
         """Where matches end that begin at ``starts``."""
-        self._spend(2 * len(starts) + 1)
+        self._spend(2 * len(starts) + 2)
         if isinstance(node, Chars):
             return frozenset(at + 1 for at in starts if self._is_in(node, at))
         if isinstance(node, Sequence):
@@ -144,6 +144,25 @@ def is_nullable(node: Node) -> bool:
     if isinstance(node, Choice):
         return any(is_nullable(option) for option in node.options)
     return node.low == 0 or is_nullable(node.node)
+
+
+def lengths(node: Node) -> tuple[int, int | None]:
+    """The shortest and the longest text that may match; None if there is no longest."""
+    if isinstance(node, Chars):
+        return 1, 1
+    if isinstance(node, Repeat):
+        low, high = lengths(node.node)
+        if high == 0 or node.high == 0:
+            return 0, 0
+        longest = None if node.high is None or high is None else high * node.high
+        return low * node.low, longest
+    parts = [lengths(part) for part in _parts(node)]
+    is_open = any(high is None for _, high in parts)
+    if isinstance(node, Sequence):
+        longest = None if is_open else sum(high or 0 for _, high in parts)
+        return sum(low for low, _ in parts), longest
+    longest = None if is_open else max((high or 0 for _, high in parts), default=0)
+    return min((low for low, _ in parts), default=0), longest
 
 
 def is_possible(node: Node) -> bool:

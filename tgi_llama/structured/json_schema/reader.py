@@ -125,7 +125,8 @@ class Reader:
         return ANYTHING
 
     def const(self, node: dict[str, object], place: Place) -> Shape:
-        return literals([member(node, "const", place)], self.effort, at=place.path)
+        at = child(place.path, "const")
+        return literals([member(node, "const", place)], self.effort, at=at)
 
     def enum(self, node: dict[str, object], place: Place) -> Shape:
         values = items(node, "enum", place)
