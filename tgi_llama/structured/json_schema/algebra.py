@@ -27,8 +27,8 @@ from .shapes import (
     union_of,
 )
 
-MAX_WORK = 60_000  # shapes made; a second or two at most
-MAX_DEPTH = 110  # of shapes in shapes, through references too; below Python's limit of recursion
+MAX_WORK = 200_000  # shapes made and characters matched; a second or two at most
+MAX_DEPTH = 150  # of shapes in shapes, through references too; below Python's limit of recursion
 
 
 @attrs.define(eq=False)
@@ -141,7 +141,7 @@ class Algebra:
         kept = tuple(
             word
             for word in one.literals
-            if (word in wanted if wanted is not None else is_text(other, word))
+            if (word in wanted if wanted is not None else self.is_text(other, word))
         )
         return text_of_literals(kept, at=at)
 
@@ -197,24 +197,27 @@ class Algebra:
             for key in dict.fromkeys((*ours, *theirs))
         )
 
+    def matches(self, one: pattern.Pattern, word: str) -> bool:
+        """Whether the whole string matches."""
+        return pattern.matches(one, word, self.effort.spend)
+
+    def is_text(self, shape: Text, word: str) -> bool:
+        """Whether the string is in the set."""
+        if shape.literals is not None:
+            return word in shape.literals
+        return (
+            shape.min_length <= len(word)
+            and (shape.max_length is None or len(word) <= shape.max_length)
+            and word not in shape.excluded
+            and all(self.matches(one, word) for one in shape.patterns)
+        )
+
     def property_of(self, shape: Object, name: str, *, at: str) -> Shape:
         """What the object allows under a name."""
         if name in shape.properties:
             return shape.properties[name]
-        matching = [value for key, value in shape.patterns if pattern.matches(key, name)]
+        matching = [value for key, value in shape.patterns if self.matches(key, name)]
         return self.all_of(matching, at=at) if matching else shape.additional
-
-
-def is_text(shape: Text, word: str) -> bool:
-    """Whether the string is in the set."""
-    if shape.literals is not None:
-        return word in shape.literals
-    return (
-        shape.min_length <= len(word)
-        and (shape.max_length is None or len(word) <= shape.max_length)
-        and word not in shape.excluded
-        and all(pattern.matches(one, word) for one in shape.patterns)
-    )
 
 
 def item_of(shape: Array, index: int) -> Shape:
@@ -231,9 +234,15 @@ def _smaller(one: int | None, other: int | None) -> int | None:
 
 
 def make_text(shape: Text) -> Shape:
-    """The shape, or Never if its lengths contradict each other."""
+    """The shape, or Never if its lengths contradict each other or a pattern."""
     if shape.max_length is not None and shape.min_length > shape.max_length:
         return Never("minLength is above maxLength", shape.at)
+    for one in shape.patterns:
+        shortest, longest = pattern.lengths(one.node)
+        if shape.max_length is not None and shortest > shape.max_length:
+            return Never("the pattern or format needs more than maxLength", shape.at)
+        if longest is not None and longest < shape.min_length:
+            return Never("the pattern or format allows less than minLength", shape.at)
     return shape
 
 

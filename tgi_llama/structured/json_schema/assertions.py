@@ -9,7 +9,7 @@ import attrs
 from tgi_llama.errors import ValidationError
 
 from . import ecma, formats, pattern
-from .algebra import Algebra, is_text, item_of, make_array, make_number, make_object, make_text
+from .algebra import Algebra, item_of, make_array, make_number, make_object, make_text
 from .document import Place
 from .gaps import Gaps
 from .paths import child
@@ -45,6 +45,7 @@ class Assertions:
     subschema: Callable[[Place], Shape]
     algebra: Algebra
     gaps: Gaps
+    _patterns: dict[str, pattern.Pattern | None] = attrs.field(factory=dict, init=False)
 
     def read(self, node: Node, place: Place) -> Shape:
         """What all assertions of this schema allow together."""
@@ -151,9 +152,11 @@ class Assertions:
 
     def _compiled(self, source: str, *, at: str) -> pattern.Pattern | Never | None:
         """None if it is dropped."""
-        self.algebra.effort.spend(1 + len(source) // 50)
         try:
-            compiled = ecma.compiled(source)
+            if source not in self._patterns:
+                self.algebra.effort.spend(1 + len(source) // 4)
+                self._patterns[source] = ecma.compiled(source)
+            compiled = self._patterns[source]
         except ecma.UnsupportedPattern as error:
             self.gaps.drop(str(error), at=at)
             return None
@@ -279,7 +282,7 @@ class Assertions:
         for name, one in members(node, "properties", place):
             own = self.subschema(one)
             if patterns:
-                others = [value for key, value in patterns if pattern.matches(key, name)]
+                others = [value for key, value in patterns if self.algebra.matches(key, name)]
                 own = self.algebra.all_of([own, *others], at=one.path)
             properties[name] = own
         for name in required:
@@ -304,7 +307,7 @@ class Assertions:
         texts = [one for head in heads for one in options_of(head) if isinstance(one, Text)]
         wrong = Never("propertyNames does not allow the name", at)
         properties = {
-            name: value if any(is_text(text, name) for text in texts) else wrong
+            name: value if any(self.algebra.is_text(text, name) for text in texts) else wrong
             for name, value in shape.properties.items()
         }
         if Text() in texts or (isinstance(shape.additional, Never) and not shape.patterns):

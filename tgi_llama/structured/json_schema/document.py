@@ -12,7 +12,7 @@ from tgi_llama.errors import ValidationError
 
 from .paths import child
 
-MAX_VALUES = 60_000  # of any kind in the document; about a megabyte
+MAX_VALUES = 150_000  # of any kind in the document; one or two megabytes
 MAX_DEPTH = 120  # of objects and lists; half of what llguidance's JSON reader takes
 INSTANCES = {"const", "enum", "default", "examples", "example"}  # data, not schemas
 

@@ -24,11 +24,13 @@ from .pattern import (
     Repeat,
     Sequence,
     is_nullable,
+    is_possible,
     size,
 )
 
 MAX_NODES = 20_000  # with repetitions written out; llguidance's own limits come earlier for most
 MAX_NESTING = 40
+MAX_LENGTH = 50_000  # characters
 MAX_ALTERNATIVES = 64  # that anchors may make of one pattern
 
 
@@ -365,6 +367,8 @@ def compiled(source: str) -> Pattern | None:
     Raises UnsupportedPattern for lookarounds, back references, word boundaries and the like, and
     ValidationError for what is no pattern.
     """
+    if len(source) > MAX_LENGTH:
+        raise UnsupportedPattern(f"a pattern of more than {MAX_LENGTH} characters is too long")
     options = [
         Sequence(
             (
@@ -378,6 +382,8 @@ def compiled(source: str) -> Pattern | None:
     if not options:
         return None
     node = options[0] if len(options) == 1 else Choice(tuple(options))
+    if not is_possible(node):
+        raise UnsupportedPattern("a pattern of control characters cannot be enforced")
     if size(node) > MAX_NODES:
         raise UnsupportedPattern(f"the pattern is too large: more than {MAX_NODES} parts")
     return Pattern(node, source)

@@ -16,9 +16,10 @@ from tgi_llama.errors import ValidationError
 from .algebra import Effort, item_of
 from .definitions import Definitions
 from .gaps import Gaps
-from .numbers import written_bound, written_step
+from .numbers import written_number
+from .overlap import may_overlap
 from .paths import child
-from .pattern import Pattern, other_than, written
+from .pattern import CONTROLS, Pattern, other_than, written
 from .shapes import (
     Anything,
     Array,
@@ -37,7 +38,6 @@ MAX_VARIANTS = 64  # of one object, for its number of properties
 MAX_ITEMS = 10_000  # llguidance writes arrays out item by item
 MAX_PROPERTIES = 2_000  # of one object: llguidance's time grows with the square
 MAX_LENGTH = 1_000_000  # no answer gets that long: an upper bound above it says nothing
-CONTROLS = frozenset(map(chr, (*range(32), 127))) - set("\b\f\n\r\t")
 
 
 @attrs.define(eq=False)
@@ -49,6 +49,7 @@ class Emission:
     effort: Effort
     _names: dict[frozenset[str], str] = attrs.field(factory=dict, init=False)
     _written: dict[str, object] = attrs.field(factory=dict, init=False)
+    _patterns: dict[str, str] = attrs.field(factory=dict, init=False)
     _count: int = attrs.field(default=0, init=False)
     _waiting: list[tuple[str, Shape]] = attrs.field(factory=list, init=False)
 
@@ -106,14 +107,14 @@ class Emission:
                 return {"type": "boolean"}
             return {"const": next(iter(shape.values))}
         if isinstance(shape, Number):
-            return _number(shape)
+            return written_number(shape)
         assert isinstance(shape, Text)
         return self._text(shape)
 
     def _text(self, shape: Text) -> object:
         if shape.literals is not None:
             for word in shape.literals:
-                if not CONTROLS.isdisjoint(word):
+                if not CONTROLS.isdisjoint(map(ord, word)):
                     raise ValidationError(
                         "strings with control characters cannot be enforced", field=shape.at
                     )
@@ -128,14 +129,22 @@ class Emission:
             found["minLength"] = shape.min_length
         if shape.max_length is not None and shape.max_length <= MAX_LENGTH:
             found["maxLength"] = shape.max_length
-        patterns = [written(one) for one in shape.patterns]
+        patterns = [self._pattern(one) for one in shape.patterns]
         if shape.excluded:
-            patterns.append(written(Pattern(other_than(shape.excluded), "")))
+            patterns.append(written(Pattern(other_than(shape.excluded), source="")))
         if len(patterns) == 1:
             return {**found, "pattern": patterns[0]}
         if patterns:
             return {"allOf": [found, *({"type": "string", "pattern": one} for one in patterns)]}
         return found
+
+    def _pattern(self, pattern: Pattern) -> str:
+        """The pattern as text; the same formats come again and again."""
+        text = self._patterns.get(pattern.source)
+        if text is None or not pattern.source:
+            text = self._patterns[pattern.source] = written(pattern)
+            self.effort.spend(1 + len(text) // 10)
+        return text
 
     def _array(self, shape: Array, *, level: int) -> object:
         possible = [self.definitions.is_satisfiable(item) for item in shape.prefix]
@@ -173,14 +182,25 @@ class Emission:
         }
         base: dict[str, object] = {"type": "object", "properties": properties}
         if shape.patterns:
+            self._check_overlaps(shape)
             base["patternProperties"] = {
-                written(key): self.schema(value, level=level + 1) for key, value in shape.patterns
+                self._pattern(key): self.schema(value, level=level + 1)
+                for key, value in shape.patterns
             }
         additional = self.schema(shape.additional, level=level + 1)
         if additional is not True:
             base["additionalProperties"] = additional
         variants = list(self._variants(shape, base))
         return variants[0] if len(variants) == 1 else {"anyOf": variants}
+
+    def _check_overlaps(self, shape: Object) -> None:
+        for (one, _), (other, _) in itertools.combinations(shape.patterns, 2):
+            if may_overlap(one, other, self.effort.spend):
+                raise ValidationError(
+                    f"patterns that match one name cannot be enforced: {one.source!r} and"
+                    f" {other.source!r}",
+                    field=child(shape.at, "patternProperties"),
+                )
 
     def _variants(self, shape: Object, base: dict[str, object]) -> Iterator[object]:
         """The object as one schema, or as several where the number of its properties is limited:
@@ -269,14 +289,3 @@ def _without(base: dict[str, object], absent: set[str]) -> dict[str, object]:
     assert isinstance(properties, dict)
     changed = {name: False if name in absent else value for name, value in properties.items()}
     return {**base, "properties": changed}
-
-
-def _number(shape: Number) -> dict[str, object]:
-    found: dict[str, object] = {"type": "integer" if shape.integer else "number"}
-    if shape.low is not None and shape.low == shape.high and shape.low.denominator == 1:
-        found["type"] = "integer"
-    found.update(written_bound(shape, "minimum"))
-    found.update(written_bound(shape, "maximum"))
-    if shape.multiple_of is not None:
-        found["multipleOf"] = written_step(shape.multiple_of, at=shape.at)
-    return found

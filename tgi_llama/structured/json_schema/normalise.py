@@ -45,7 +45,8 @@ def normalise(schema: object, *, field: str, relaxed: bool = False) -> Normalise
 
     Raises ValidationError, with the path of the culprit, for what is no schema, what no value
     satisfies, what cannot be enforced (``relaxed`` drops and lists it instead), and what is too
-    large, too deep or too much work. A megabyte takes two seconds at most. Any thread.
+    large, too deep or too much work. A megabyte takes two seconds
+    at most. Any thread.
     """
     gaps = Gaps(relaxed)
     effort = Effort(field)

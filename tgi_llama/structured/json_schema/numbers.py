@@ -2,13 +2,42 @@
 
 from fractions import Fraction
 
+import attrs
+
 from tgi_llama.errors import ValidationError
 
 from .paths import child
 from .shapes import Number
 
 LARGEST = 2**53  # up to here a double holds every integer
+MAX_POINTS = 64  # multiples that are written out one by one
 LARGEST_STEP = 10_000  # llguidance's time and states grow with it: ten million took minutes
+
+
+def written_number(shape: Number) -> dict[str, object]:
+    """The schema of one number or range. Raises ValidationError where llguidance would be wrong."""
+    step = shape.multiple_of
+    integer = shape.integer or (step is not None and step.denominator == 1)
+    if step is None or shape.low is None or shape.high is None:
+        return _range(shape, integer=integer)
+    count = (shape.high - shape.low) / step + 1
+    if integer or count > MAX_POINTS:
+        return _range(shape, integer=integer)
+    # llguidance looks for multiples between bounds with doubles, and misses some.
+    points = [shape.low + index * step for index in range(int(count))]
+    return {"anyOf": [_range(attrs.evolve(shape, low=at, high=at), integer=False) for at in points]}
+
+
+def _range(shape: Number, *, integer: bool) -> dict[str, object]:
+    is_point = shape.low is not None and shape.low == shape.high
+    if is_point and shape.low is not None:
+        integer = shape.low.denominator == 1
+    found: dict[str, object] = {"type": "integer" if integer else "number"}
+    found.update(written_bound(shape, "minimum"))
+    found.update(written_bound(shape, "maximum"))
+    if shape.multiple_of is not None and not is_point:
+        found["multipleOf"] = written_step(shape.multiple_of, at=shape.at)
+    return found
 
 
 def written_bound(shape: Number, keyword: str) -> dict[str, object]:
@@ -20,6 +49,8 @@ def written_bound(shape: Number, keyword: str) -> dict[str, object]:
     if value is None:
         return {}
     if abs(value) > LARGEST:
+        if shape.low == shape.high:
+            raise ValidationError("numbers beyond 2**53 cannot be enforced", field=shape.at)
         if (value < 0) is not is_low:
             raise ValidationError(
                 f"a {keyword} beyond 2**53 cannot be enforced", field=child(shape.at, keyword)

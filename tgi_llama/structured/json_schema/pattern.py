@@ -6,12 +6,15 @@ pattern; backtracking engines are not safe with patterns from clients.
 """
 
 import unicodedata
+from collections.abc import Callable
 
 import attrs
 
 from tgi_llama.errors import ValidationError
 
 LAST = 0x10FFFF
+CONTROLS = frozenset({*range(32), 127} - {8, 9, 10, 12, 13})
+"""Code points that JSON writes as ``\\uXXXX`` only, which generated text does not contain."""
 Item = tuple[int, int] | str
 """A range of code points, both included, or the name of a class from ``CLASSES`` or ``p:``/``P:``
 with a Unicode category."""
@@ -62,16 +65,15 @@ class Pattern:
     source: str = attrs.field(eq=False)
 
 
-# What each class is called in the regex syntax of llguidance (that of Rust's regex-syntax).
-# "word+" and the like are the larger readings; see ecma.CLASS_ESCAPES.
+# What each class is called in llguidance's syntax of regular expressions. Its \d and \w are those
+# of ASCII in a schema, so the larger readings (ecma.CLASS_ESCAPES) are spelled by categories.
 CLASSES = {
     "digit": "0-9",
-    "digit+": r"\d",
-    "not digit": r"\D",
+    "digit+": r"\p{Nd}",
+    "not digit": r"\P{Nd}",
     "word": "0-9A-Za-z_",
-    "word+": r"\w\p{N}",
+    "word+": r"\p{L}\p{M}\p{N}\p{Pc}",
 }
-STEPS = 2_000_000  # positions times nodes in one match: about a second
 
 
 def in_item(item: Item, code: int) -> bool:
@@ -93,17 +95,15 @@ def in_item(item: Item, code: int) -> bool:
 
 
 class _Matching:
-    """One text, and the steps that are left."""
+    """One text, and who counts the steps."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, spend: Callable[[int], None]) -> None:
         self._codes = [ord(character) for character in text]
-        self._steps = STEPS
+        self._spend = spend
 
     def ends(self, node: Node, starts: frozenset[int]) -> frozenset[int]:
         """Where matches end that begin at ``starts``."""
-        self._steps -= len(starts) + 1
-        if self._steps < 0:
-            raise ValidationError("matching a pattern takes too long")
+        self._spend(2 * len(starts) + 2)
         if isinstance(node, Chars):
             return frozenset(at + 1 for at in starts if self._is_in(node, at))
         if isinstance(node, Sequence):
@@ -130,9 +130,9 @@ class _Matching:
         return found
 
 
-def matches(pattern: Pattern, text: str) -> bool:
-    """Whether the whole text matches. Raises ValidationError after two million steps."""
-    return len(text) in _Matching(text).ends(pattern.node, frozenset({0}))
+def matches(pattern: Pattern, text: str, spend: Callable[[int], None]) -> bool:
+    """Whether the whole text matches. ``spend`` is told of every step and may raise."""
+    return len(text) in _Matching(text, spend).ends(pattern.node, frozenset({0}))
 
 
 def is_nullable(node: Node) -> bool:
@@ -146,15 +146,51 @@ def is_nullable(node: Node) -> bool:
     return node.low == 0 or is_nullable(node.node)
 
 
+def lengths(node: Node) -> tuple[int, int | None]:
+    """The shortest and the longest text that may match; None if there is no longest."""
+    if isinstance(node, Chars):
+        return 1, 1
+    if isinstance(node, Repeat):
+        low, high = lengths(node.node)
+        if high == 0 or node.high == 0:
+            return 0, 0
+        longest = None if node.high is None or high is None else high * node.high
+        return low * node.low, longest
+    parts = [lengths(part) for part in _parts(node)]
+    is_open = any(high is None for _, high in parts)
+    if isinstance(node, Sequence):
+        longest = None if is_open else sum(high or 0 for _, high in parts)
+        return sum(low for low, _ in parts), longest
+    longest = None if is_open else max((high or 0 for _, high in parts), default=0)
+    return min((low for low, _ in parts), default=0), longest
+
+
+def is_possible(node: Node) -> bool:
+    """Whether generated text can match at all."""
+    if isinstance(node, Chars):
+        return node.negated or any(
+            isinstance(item, str)
+            or item[1] > 127
+            or not CONTROLS.issuperset(range(item[0], item[1] + 1))
+            for item in node.items
+        )
+    if isinstance(node, Repeat):
+        return node.low == 0 or is_possible(node.node)
+    found = map(is_possible, _parts(node))
+    return all(found) if isinstance(node, Sequence) else any(found)
+
+
+def _parts(node: Sequence | Choice) -> tuple[Node, ...]:
+    return node.parts if isinstance(node, Sequence) else node.options
+
+
 def size(node: Node) -> int:
     """How many nodes there are when repetitions are written out."""
     if isinstance(node, Chars):
         return 1
     if isinstance(node, Repeat):
         return 1 + size(node.node) * max(node.low + 1, (node.high or 0), 1)
-    return 1 + sum(
-        size(part) for part in (getattr(node, "parts", ()) or getattr(node, "options", ()))
-    )
+    return 1 + sum(size(part) for part in _parts(node))
 
 
 def written(pattern: Pattern) -> str:

@@ -82,13 +82,9 @@ class Reader:
     def _in_order(self, node: dict[str, object]) -> list[str]:
         """The keywords to read, the first decides on the order of properties. All assertions are
         read at once where ``properties`` are, or else the first of them."""
-        found = [word for word in node if word in APPLICATORS]
         asserted = [word for word in node if word in ASSERTIONS]
-        if asserted:
-            anchor = "properties" if "properties" in node else asserted[0]
-            before = [word for word in node if word in APPLICATORS or word == anchor]
-            found = before
-        return found
+        place = "properties" if "properties" in node else next(iter(asserted), None)
+        return [word for word in node if word in APPLICATORS or word == place]
 
     def _check_words(self, node: dict[str, object], place: Place) -> None:
         for word in node:
@@ -129,7 +125,8 @@ class Reader:
         return ANYTHING
 
     def const(self, node: dict[str, object], place: Place) -> Shape:
-        return literals([member(node, "const", place)], self.effort, at=place.path)
+        at = child(place.path, "const")
+        return literals([member(node, "const", place)], self.effort, at=at)
 
     def enum(self, node: dict[str, object], place: Place) -> Shape:
         values = items(node, "enum", place)

@@ -20,8 +20,6 @@ from .shapes import (
     union_of,
 )
 
-LARGEST = 2**53  # up to here a double holds every integer; llguidance computes with doubles
-
 
 def wrong_type(keyword: str, expected: str, place: Place) -> ValidationError:
     return ValidationError(
@@ -75,9 +73,14 @@ def number(node: dict[str, object], keyword: str, place: Place) -> Fraction | No
     if keyword not in node:
         return None
     value = node[keyword]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value):
         raise wrong_type(keyword, "a number", place)
     return exact(value)
+
+
+def is_finite(value: float) -> bool:
+    """Python's readers of JSON take Infinity and NaN; integers may be too large for a double."""
+    return isinstance(value, int) or math.isfinite(value)
 
 
 def exact(value: float) -> Fraction:
@@ -133,7 +136,7 @@ def literal(place: Place, effort: Effort) -> Shape:
 
 
 def _number(value: float, *, at: str) -> Shape:
-    if isinstance(value, float) and not math.isfinite(value):
+    if not is_finite(value):
         raise ValidationError("the number is not finite", field=at)
     wanted = exact(value)
     return Number(low=wanted, high=wanted, at=at)
