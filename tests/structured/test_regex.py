@@ -47,6 +47,15 @@ def test_regex_takes_what_python_matches_as_a_whole(bench: Bench, pattern: str) 
 
 
 @pytest.mark.parametrize(
+    "pattern", [r"\p{L}", r"\p{Lowercase}+", r"[\p{L}]", r"\x{61}", r"\u{61}", r"\P{N}"]
+)
+def test_what_python_has_not_means_what_it_does_in_rust(bench: Bench, pattern: str) -> None:
+    grammar = RegexGrammar(pattern=pattern, field="f")
+    assert bench.accepts(grammar, "a")
+    assert not bench.accepts(grammar, "1")
+
+
+@pytest.mark.parametrize(
     ("pattern", "what"),
     [
         ("(?=a)a", "look-ahead"),

@@ -10,7 +10,7 @@ from tgi_llama.errors import ValidationError
 
 _PIECE = re.compile(
     r"""
-      (?P<escape> \\. )
+      (?P<escape> \\[pPxuU]\{[^{}]*\} | \\. )
     | (?P<class> \[ \^? \]? (?: \\. | \[:\^?[a-z]+:\] | [^\]\\] )* \] )
     | (?P<group> \(\? (?: P= | [=!>] | <[=!] | \( ) )
     | (?P<possessive> (?: (?<!^) [*+?] | \{ \d+ (?: ,\d* )? \} ) \+ )
