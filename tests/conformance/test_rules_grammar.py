@@ -302,6 +302,14 @@ def test_grammar_of_a_native_request_is_what_it_asks_for(
     assert of_generate(**fields) == expected
 
 
+@pytest.mark.parametrize("name", ["guided_json", "json_schema"])
+def test_schema_with_properties_is_of_an_object_unless_it_says_otherwise(name: str) -> None:
+    bare = of_chat(**{name: {"properties": {}}})
+    assert bare == JsonSchemaGrammar(schema={"type": "object", "properties": {}}, field=name)
+    told = {"type": ["object", "null"], "properties": {}}
+    assert of_chat(**{name: told}) == JsonSchemaGrammar(schema=told, field=name)
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "text"),
     [

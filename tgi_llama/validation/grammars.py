@@ -197,6 +197,9 @@ def _json_schema(schema: object, *, field: str) -> JsonSchemaGrammar:
             f'grammar is not valid: {describe(schema)} is not of types "boolean", "object"',
             field=field,
         )
+    if isinstance(schema, Mapping) and "properties" in schema and "type" not in schema:
+        # By the letter it allows anything that is no object, which nobody means who writes it.
+        schema = {"type": "object", **schema}
     return JsonSchemaGrammar(schema=schema, field=field)
 
 
