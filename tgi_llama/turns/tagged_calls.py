@@ -11,7 +11,8 @@ import attrs
 
 from .incoming import Steps
 from .json_follower import JsonFollower
-from .reader import CutOff, TurnReader
+from .markup_reader import CutOff
+from .reader import TurnReader
 from .tagged_values import Parameters, as_json
 
 
