@@ -47,6 +47,8 @@ class Collector:
     reasoning: str = ""
     names: list[str] = attrs.field(factory=list)
     arguments: list[str] = attrs.field(factory=list)
+    _follower: JsonFollower = attrs.field(factory=JsonFollower)
+    """Of the arguments of the call that began last."""
 
     def take(self, parts: Iterable[TurnPart]) -> None:
         for part in parts:
@@ -62,21 +64,16 @@ class Collector:
                     assert part.index == len(self.names)
                     self.names.append(part.name)
                     self.arguments.append("")
+                    self._follower = JsonFollower()
                 case CallArguments():
                     assert part.text
                     assert part.index == len(self.names) - 1, "not the call that began last"
                     self.arguments[-1] += part.text
-                    assert begins_json(self.arguments[-1])
+                    assert self._follower.read(part.text) == len(part.text), "not JSON"
 
     def turn(self, *, failed: bool) -> Turn:
         calls = tuple(map(Call, self.names, self.arguments))
         return Turn(self.content, calls, self.reasoning, failed)
-
-
-def begins_json(text: str) -> bool:
-    follower = JsonFollower()
-    n_read = follower.read(text)
-    return n_read == len(text) and not follower.is_broken
 
 
 def read(make_parser: ParserFactory, pieces: Iterable[str]) -> Turn:

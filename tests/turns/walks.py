@@ -56,6 +56,7 @@ class Walker:
         self.controls: Mapping[str, int] = {
             text: first + index for index, text in enumerate(controls)
         }
+        self._weights = [self._weight(token) for token in range(len(self._vocabulary.tokens))]
         self._tokenizer = LLTokenizer(TokenizerWrapper(self._vocabulary), slices=[])
 
     def compile(self, grammar: Grammar) -> LLMatcher:
@@ -78,7 +79,7 @@ class Walker:
         while len(taken) < n_tokens:
             allowed = _bits(matcher.compute_bitmask())
             assert allowed, "nothing is allowed"
-            weights = [self._weight(token) for token in allowed]
+            weights = [self._weights[token] for token in allowed]
             token = generator.choices(allowed, weights if any(weights) else None)[0]
             if token == self._vocabulary.eos_token_id:
                 return self._text(taken), True
