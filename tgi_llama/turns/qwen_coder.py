@@ -82,7 +82,7 @@ def _function(grammar: GrammarWriter, tool: TurnTool) -> str:
     for parameter in parameters.known:
         head = grammar.text(f"{_PARAMETER}{parameter.name}>\n")
         value = f"{head} {_value(grammar, tool, parameter)}"
-        rules.append(value if parameter.required else f"({value})?")
+        rules.append(value if parameter.is_required else f"({value})?")
     if parameters.further is not None:
         end = grammar.text(">\n")
         head = f"{grammar.text(_PARAMETER)} {_FREE_NAME} {end}"
