@@ -238,10 +238,9 @@ def make_text(shape: Text) -> Shape:
     if shape.max_length is not None and shape.min_length > shape.max_length:
         return Never("minLength is above maxLength", shape.at)
     for one in shape.patterns:
-        shortest, longest = pattern.lengths(one.node)
-        if shape.max_length is not None and shortest > shape.max_length:
+        if shape.max_length is not None and one.shortest > shape.max_length:
             return Never("the pattern or format needs more than maxLength", shape.at)
-        if longest is not None and longest < shape.min_length:
+        if one.longest is not None and one.longest < shape.min_length:
             return Never("the pattern or format allows less than minLength", shape.at)
     return shape
 

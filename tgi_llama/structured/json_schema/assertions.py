@@ -114,41 +114,36 @@ class Assertions:
         return found
 
     def _text(self, node: Node, place: Place) -> Shape:
-        patterns: list[pattern.Pattern] = []
-        for keyword, source in self._sources(node, place):
-            at = child(place.path, keyword)
-            compiled = self._compiled(source, at=at)
-            if isinstance(compiled, Never):
-                return compiled
-            patterns.extend([compiled] if compiled is not None else [])
-        return make_text(
-            Text(
-                min_length=count(node, "minLength", place) or 0,
-                max_length=count(node, "maxLength", place),
-                patterns=tuple(patterns),
-                at=place.path,
-            )
-        )
-
-    def _sources(self, node: Node, place: Place) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
+        found: list[pattern.Pattern | None] = []
         if "pattern" in node:
             source = node["pattern"]
             if not isinstance(source, str):
                 raise wrong_type("pattern", "a string", place)
-            found.append(("pattern", source))
+            compiled = self._compiled(source, at=child(place.path, "pattern"))
+            if isinstance(compiled, Never):
+                return compiled
+            found.append(compiled)
         if "format" in node:
-            name = node["format"]
-            if not isinstance(name, str):
-                raise wrong_type("format", "a string", place)
-            at = child(place.path, "format")
-            if name in formats.PATTERNS:
-                found.append(("format", formats.PATTERNS[name]))
-            elif name in formats.UNSUPPORTED:
-                self.gaps.drop(f"no grammar is known for the format {name!r}", at=at)
-            elif name not in formats.INTEGERS:
-                self.gaps.ignored[at] = None
-        return found
+            found.append(self._format(node["format"], place))
+        return make_text(
+            Text(
+                min_length=count(node, "minLength", place) or 0,
+                max_length=count(node, "maxLength", place),
+                patterns=tuple(one for one in found if one is not None),
+                at=place.path,
+            )
+        )
+
+    def _format(self, name: object, place: Place) -> pattern.Pattern | None:
+        """None for those that are dropped, annotations, or about numbers."""
+        if not isinstance(name, str):
+            raise wrong_type("format", "a string", place)
+        at = child(place.path, "format")
+        if name in formats.UNSUPPORTED:
+            self.gaps.drop(f"no grammar is known for the format {name!r}", at=at)
+        elif name not in formats.PATTERNS and name not in formats.INTEGERS:
+            self.gaps.ignored[at] = None
+        return formats.pattern_of(name) if name in formats.PATTERNS else None
 
     def _compiled(self, source: str, *, at: str) -> pattern.Pattern | Never | None:
         """None if it is dropped."""
@@ -352,7 +347,7 @@ def _as_pattern(text: Text) -> pattern.Pattern | None:
     if text.patterns:
         return text.patterns[0]
     node = pattern.Repeat(pattern.ANY_CHAR, text.min_length, text.max_length)
-    return pattern.Pattern(node, "")
+    return pattern.Pattern(node)
 
 
 def singletons(shape: Shape) -> list[Shape] | None:

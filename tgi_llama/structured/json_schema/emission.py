@@ -19,7 +19,7 @@ from .gaps import Gaps
 from .numbers import written_number
 from .overlap import may_overlap
 from .paths import child
-from .pattern import CONTROLS, Pattern, other_than, written
+from .pattern import CONTROLS, Pattern, other_than
 from .shapes import (
     Anything,
     Array,
@@ -49,7 +49,6 @@ class Emission:
     effort: Effort
     _names: dict[frozenset[str], str] = attrs.field(factory=dict, init=False)
     _written: dict[str, object] = attrs.field(factory=dict, init=False)
-    _patterns: dict[str, str] = attrs.field(factory=dict, init=False)
     _count: int = attrs.field(default=0, init=False)
     _waiting: list[tuple[str, Shape]] = attrs.field(factory=list, init=False)
 
@@ -129,22 +128,14 @@ class Emission:
             found["minLength"] = shape.min_length
         if shape.max_length is not None and shape.max_length <= MAX_LENGTH:
             found["maxLength"] = shape.max_length
-        patterns = [self._pattern(one) for one in shape.patterns]
+        patterns = [one.text for one in shape.patterns]
         if shape.excluded:
-            patterns.append(written(Pattern(other_than(shape.excluded), source="")))
+            patterns.append(Pattern(other_than(shape.excluded)).text)
         if len(patterns) == 1:
             return {**found, "pattern": patterns[0]}
         if patterns:
             return {"allOf": [found, *({"type": "string", "pattern": one} for one in patterns)]}
         return found
-
-    def _pattern(self, pattern: Pattern) -> str:
-        """The pattern as text; the same formats come again and again."""
-        text = self._patterns.get(pattern.source)
-        if text is None or not pattern.source:
-            text = self._patterns[pattern.source] = written(pattern)
-            self.effort.spend(1 + len(text) // 10)
-        return text
 
     def _array(self, shape: Array, *, level: int) -> object:
         possible = [self.definitions.is_satisfiable(item) for item in shape.prefix]
@@ -184,8 +175,7 @@ class Emission:
         if shape.patterns:
             self._check_overlaps(shape)
             base["patternProperties"] = {
-                self._pattern(key): self.schema(value, level=level + 1)
-                for key, value in shape.patterns
+                key.text: self.schema(value, level=level + 1) for key, value in shape.patterns
             }
         additional = self.schema(shape.additional, level=level + 1)
         if additional is not True:

@@ -5,6 +5,11 @@ written here and go the same way as ``pattern``. Where a standard allows what co
 (leap seconds, lower-case ``t`` and ``z``, the year 0000), the pattern leaves it out.
 """
 
+import functools
+
+from . import ecma
+from .pattern import Pattern
+
 _LEAP_YEAR = "(?:\\d\\d(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
 _YEAR = "(?:\\d{3}[1-9]|\\d\\d[1-9]0|\\d[1-9]00|[1-9]000)"
 _DATE = (
@@ -66,6 +71,13 @@ PATTERNS = {
         "json-pointer": "(?:/(?:[^/~]|~[01])*)*",
     }.items()
 }
+
+
+@functools.cache
+def pattern_of(name: str) -> Pattern | None:
+    """The compiled pattern of a format, made once in a process; None if it has none."""
+    return ecma.compiled(PATTERNS[name]) if name in PATTERNS else None
+
 
 # OpenAPI's formats of integers, and their bounds.
 INTEGERS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}

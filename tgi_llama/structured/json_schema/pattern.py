@@ -61,8 +61,25 @@ ANY_TEXT = Repeat(ANY_CHAR, 0, None)
 class Pattern:
     """A tree that has to match the whole string; ``source`` is what the client wrote."""
 
-    node: Node
-    source: str = attrs.field(eq=False)
+    node: Node = attrs.field(eq=False)
+    source: str = attrs.field(default="", eq=False)
+    text: str = attrs.field(init=False)
+    """For llguidance: anchored, every class and literal spelled out."""
+    shortest: int = attrs.field(init=False, eq=False)
+    longest: int | None = attrs.field(init=False, eq=False)
+    """Lengths of what may match; None if there is no longest."""
+
+    @text.default
+    def _text(self) -> str:
+        return f"^(?:{_written(self.node)})$"
+
+    @shortest.default
+    def _shortest(self) -> int:
+        return _lengths(self.node)[0]
+
+    @longest.default
+    def _longest(self) -> int | None:
+        return _lengths(self.node)[1]
 
 
 # What each class is called in llguidance's syntax of regular expressions. Its \d and \w are those
@@ -146,17 +163,16 @@ def is_nullable(node: Node) -> bool:
     return node.low == 0 or is_nullable(node.node)
 
 
-def lengths(node: Node) -> tuple[int, int | None]:
-    """The shortest and the longest text that may match; None if there is no longest."""
+def _lengths(node: Node) -> tuple[int, int | None]:
     if isinstance(node, Chars):
         return 1, 1
     if isinstance(node, Repeat):
-        low, high = lengths(node.node)
+        low, high = _lengths(node.node)
         if high == 0 or node.high == 0:
             return 0, 0
         longest = None if node.high is None or high is None else high * node.high
         return low * node.low, longest
-    parts = [lengths(part) for part in _parts(node)]
+    parts = [_lengths(part) for part in _parts(node)]
     is_open = any(high is None for _, high in parts)
     if isinstance(node, Sequence):
         longest = None if is_open else sum(high or 0 for _, high in parts)
@@ -191,11 +207,6 @@ def size(node: Node) -> int:
     if isinstance(node, Repeat):
         return 1 + size(node.node) * max(node.low + 1, (node.high or 0), 1)
     return 1 + sum(size(part) for part in _parts(node))
-
-
-def written(pattern: Pattern) -> str:
-    """The pattern for llguidance: anchored, every class and literal spelled out."""
-    return f"^(?:{_written(pattern.node)})$"
 
 
 def _written(node: Node) -> str:
