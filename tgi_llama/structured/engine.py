@@ -90,7 +90,10 @@ class LlGrammarCompiler:
     def _make(self, grammar: Grammar, n_bytes: int) -> LlConstraint | _Refused:
         try:
             self._check_size(n_bytes, grammar)
-            return self._compile(translate(grammar, relaxed=self.relaxed))
+            started = time.perf_counter()
+            source = translate(grammar, relaxed=self.relaxed)
+            self._try(source, spent_s=time.perf_counter() - started)
+            return self._compile(source)
         except _Costly as error:
             return _Refused(str(error), error.field, error.outcome)
         except ValidationError as error:
@@ -106,7 +109,6 @@ class LlGrammarCompiler:
             )
 
     def _compile(self, source: Source) -> LlConstraint:
-        self._try(source)
         started = time.thread_time()
         matcher = self._matcher(source.text)
         if matcher.is_error():
@@ -120,10 +122,10 @@ class LlGrammarCompiler:
             matcher=matcher,
         )
 
-    def _try(self, source: Source) -> None:
+    def _try(self, source: Source, *, spent_s: float) -> None:
         """Refuses what a trial finds wrong or too costly."""
         try:
-            verdict = self.trial.judge(source.text)
+            verdict = self.trial.judge(source.text, spent_s=spent_s)
         except TooCostly as error:
             raise self._too_complex(source, str(error)) from None
         if verdict is None:

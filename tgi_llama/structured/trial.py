@@ -33,6 +33,9 @@ _PROGRAM = Path(__file__).with_name("trial_process.py")
 _PATIENCE_S = 0.1
 """At the usual priority. 60 tools take a quarter of it."""
 
+_LEAST_S = 0.3
+"""For one grammar, whatever was spent on it before."""
+
 _START_S = 10.0
 """Most that a child may take to start: usually 0.15 s."""
 
@@ -63,7 +66,7 @@ class Trial:
     """Any thread. Close it, or use it as a context manager: it owns its children."""
 
     limits: GrammarLimits
-    timeout_s: float = 1.5
+    timeout_s: float = 1.2
     """Wall time for one grammar."""
     command: tuple[str, ...] = (sys.executable, "-P", str(_PROGRAM))
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
@@ -91,20 +94,22 @@ class Trial:
         if child is not None:
             self._give_back(child)
 
-    def judge(self, source: str) -> Verdict | None:
-        """Blocks for ``timeout_s`` at most. None where this system lets us have no child.
+    def judge(self, source: str, *, spent_s: float = 0.0) -> Verdict | None:
+        """Blocks for ``timeout_s`` at most, less what the caller has ``spent_s`` on the grammar
+        already. None where this system lets us have no child.
 
         Raises TooCostly where the child took too long, too much memory, or died of the grammar
         twice: the first time somebody else may have killed it.
         """
         job = json.dumps({"grammar": source, "limits": self.limits.for_parser_dict()}).encode()
+        timeout_s = max(_LEAST_S, self.timeout_s - spent_s)
         for _attempt in range(2):
             child = self._take()
             if child is None:
                 return None
             try:
                 child.wait_ready()
-                verdict = child.judge(job, self.timeout_s)
+                verdict = child.judge(job, timeout_s)
             except _ChildDied:
                 self._discard(child)
                 continue
