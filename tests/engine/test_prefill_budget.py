@@ -247,6 +247,7 @@ def test_budget_is_larger_where_many_sequences_decode_or_have_prompts(
     statistics = budget.statistics()
     assert statistics is not None
     assert statistics.target_s == pytest.approx(seconds)
+    assert budget.target_s(n_decode, n_prompts=n_prompts) == statistics.target_s
 
 
 def test_given_target_holds_for_any_number_of_sequences() -> None:

@@ -47,7 +47,7 @@ class Budget(Unbounded):
     def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:  # noqa: ARG002 - the protocol's
         return self.now
 
-    def target_s(self, n_decode: int) -> float:  # noqa: ARG002 - the protocol's
+    def target_s(self, n_decode: int, *, n_prompts: int = 0) -> float:  # noqa: ARG002 - the protocol's
         return self.seconds
 
 

@@ -70,7 +70,7 @@ class Unbounded:
     def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:  # noqa: ARG002 - the protocol's
         return 10**9
 
-    def target_s(self, n_decode: int) -> float:  # noqa: ARG002 - the protocol's
+    def target_s(self, n_decode: int, *, n_prompts: int = 0) -> float:  # noqa: ARG002 - the protocol's
         return 1.0
 
     def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:

@@ -424,8 +424,10 @@ class Placement:
         self._n_preempted += 1
 
     def _patience_s(self) -> float | None:
-        n_decoding = sum(each.phase is Phase.DECODE for each in self.scheduler.running())
-        return self.scheduler.budget.target_s(n_decoding) if n_decoding else None
+        """How long those that decode may be held up now; None where there are none."""
+        phases = [each.phase for each in self.scheduler.running()]
+        n_decode, n_prompts = phases.count(Phase.DECODE), phases.count(Phase.PREFILL)
+        return self.scheduler.budget.target_s(n_decode, n_prompts=n_prompts) if n_decode else None
 
 
 def _slot_of(sequence: Sequence) -> SlotId:
