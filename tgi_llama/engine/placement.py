@@ -116,9 +116,7 @@ class Placement:
         if not self.scheduler.has_news:
             return
         self._has_changed = True
-        for sequence in self.scheduler.running():
-            if sequence.phase is Phase.WAITING:
-                self._follow(sequence)
+        self._follow_leaders()
         if self._is_short and self.scheduler.n_running > 0:
             return
         patience_s, started = self._patience_s(), perf_counter()
@@ -393,13 +391,24 @@ class Placement:
             sequence.n_reused = length
             self._outcomes.append((outcome, length))
 
+    def _follow_leaders(self) -> None:
+        """Lets those go on that wait for others' cells, where these are there or will not be. Each
+        once, and whom it waits for first: with the next step that one may be past the place, and
+        cannot be cut."""
+        waiting = {each: None for each in self.scheduler.running() if each.phase is Phase.WAITING}
+        while waiting:
+            chain = [next(iter(waiting))]
+            del waiting[chain[-1]]
+            while (leader := chain[-1].leader) is not None and leader in waiting:
+                del waiting[leader]
+                chain.append(leader)
+            for sequence in reversed(chain):
+                self._follow(sequence)
+
     def _follow(self, sequence: Sequence) -> None:
         """Lets a sequence that waits go on, if its leader has got there or will not."""
         leader = sequence.leader
         assert leader is not None
-        if leader.phase is Phase.WAITING:
-            # First, because with the next step it may be past the place, and cannot be cut.
-            self._follow(leader)
         if leader.phase is Phase.WAITING or (
             leader.phase is Phase.PREFILL and leader.n_cached < sequence.join_at
         ):

@@ -74,6 +74,7 @@ class Scheduler:
     of a plain dict from which many have been taken would have to be searched for."""
     _running: dict[RequestId, Sequence] = attrs.field(factory=dict, init=False)
     """In order of admission."""
+    _n_reserved_cells: int = attrs.field(default=0, init=False)
     _n_turns: int = attrs.field(default=0, init=False)
     """Steps with prompts since the one that has been running longest had its turn; the last plan is
     one of them."""
@@ -104,7 +105,7 @@ class Scheduler:
     @property
     def n_reserved_cells(self) -> int:
         """Cells that the running sequences may come to need."""
-        return sum(sequence.n_cells_needed for sequence in self._running.values())
+        return self._n_reserved_cells
 
     @property
     def is_idle(self) -> bool:
@@ -141,12 +142,13 @@ class Scheduler:
         sequence.slot = slot
         sequence.phase = Phase.PREFILL
         self._running[sequence.request_id] = sequence
+        self._n_reserved_cells += sequence.n_cells_needed
 
     def requeue(self, sequence: Sequence) -> None:
         """Takes the slot from a running sequence, which goes on as soon as it gets another: before
         all that came after it."""
         self._steady = None
-        del self._running[sequence.request_id]
+        self._leave(sequence)
         sequence.slot = None
         sequence.phase = Phase.QUEUED
         self._queue[sequence.request_id] = sequence
@@ -160,7 +162,7 @@ class Scheduler:
         if sequence.phase is Phase.QUEUED:
             del self._queue[sequence.request_id]
         else:
-            del self._running[sequence.request_id]
+            self._leave(sequence)
         sequence.slot = None
         sequence.phase = Phase.FINISHED
 
@@ -224,6 +226,7 @@ class Scheduler:
         slots = [sequence.slot for sequence in self._running.values()]
         assert None not in slots
         assert len(set(slots)) == len(slots), "a slot has two owners"
+        assert self._n_reserved_cells == sum(s.n_cells_needed for s in self._running.values())
         for sequence in self._running.values():
             assert sequence.phase in (Phase.WAITING, Phase.PREFILL, Phase.DECODE)
             assert 0 <= sequence.n_cached <= sequence.n_cells_needed
@@ -243,6 +246,11 @@ class Scheduler:
             assert sequence.slot is None
             assert sequence.leader is None
 
+    def _leave(self, sequence: Sequence) -> None:
+        """It runs no more."""
+        del self._running[sequence.request_id]
+        self._n_reserved_cells -= sequence.n_cells_needed
+
     def _urgent(self, prefilling: list[Sequence], decoding: list[Sequence]) -> list[Sequence]:
         """The prompts that a step can finish, if more of them wait than sequences decode, so that
         the step is theirs alone; else none."""
@@ -258,7 +266,8 @@ class Scheduler:
         if not again:
             self._n_turns = 1 if self._is_longest_turn else self._n_turns + 1
         self._is_longest_turn = self._n_turns >= _TURNS and not is_urgent
-        turns = sorted(prompts, key=self._n_to_go)
+        nearest = self._nearest_joins()
+        turns = sorted(prompts, key=lambda s: nearest.get(s, len(s.tokens)) - s.n_cached)
         if self._is_longest_turn:
             turns.remove(prompts[0])
             turns.insert(0, prompts[0])
@@ -302,10 +311,14 @@ class Scheduler:
     def _followers(self, sequence: Sequence) -> Iterator[Sequence]:
         return (each for each in self._running.values() if each.leader is sequence)
 
-    def _n_to_go(self, sequence: Sequence) -> int:
-        """Tokens until somebody can go on: those who wait, or the sequence itself."""
-        joins = (each.join_at - sequence.n_cached for each in self._followers(sequence))
-        return min(joins, default=sequence.n_left)
+    def _nearest_joins(self) -> dict[Sequence, int]:
+        """How many tokens those need computed whom others wait for, so that one of these can go
+        on."""
+        nearest: dict[Sequence, int] = {}
+        for each in self._running.values():
+            if each.leader is not None:
+                nearest[each.leader] = min(each.join_at, nearest.get(each.leader, each.join_at))
+        return nearest
 
 
 def _slot(chunk: Chunk) -> int:
