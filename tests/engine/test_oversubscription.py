@@ -313,6 +313,29 @@ def test_preempted_without_its_cells_takes_its_beginning_from_a_neighbour(can_cu
     play.check_all_over()
 
 
+@MEMORIES
+def test_saved_cells_that_cannot_be_restored_are_taken_from_a_neighbour(can_cut: bool) -> None:
+    """Where that has them still; it is neither counted nor reported a second time."""
+    play = a_play(layout="unified", n_cells=400, can_cut=can_cut, max_batch=64)
+    requests = [wants(with_tail(0), 20), wants(with_tail(1), 20)]
+    ids = [play.submit(request) for request in requests]
+    for _ in range(5):
+        play.step()
+    n_prefilled, n_generated = play.n_prefilled(), len(play.tokens(ids[1]))
+    assert isinstance(play.runner, RefusingRunner)
+    play.runner.refused.add("restore")
+    play.runner.failures.append(OutOfCells("full"))
+    play.step()
+    assert play.queued() == [ids[1]]
+    play.run_until_idle()
+    assert play.runner.n_refusals == 1
+    assert_given(play, dict(zip(ids, requests, strict=True)))
+    n_again = 8 + n_generated + (0 if can_cut else 40)
+    assert play.n_prefilled() - n_prefilled == n_again
+    assert len(play.outcomes()) == 2
+    play.check_all_over()
+
+
 def test_preempted_without_its_cells_keeps_the_start_it_had_while_it_waits_for_another() -> None:
     """A long prompt whose logprobs are wanted starts only after the short one's first token. Then
     the cells of both the idle slot and the short one go."""

@@ -260,7 +260,7 @@ class Placement:
 
     def _resume(self, sequence: Sequence, entry: HostEntry) -> bool:
         """Goes on with a sequence that had to leave from its saved cells, or, where they cannot be
-        restored, from its tokens. False when it has to wait."""
+        restored, from its tokens and what others have of them. False when it has to wait."""
         if not self._fits(sequence, None):
             return False
         self._start(sequence, None)
@@ -268,6 +268,8 @@ class Placement:
         sequence.n_cached = self.cells.restore(slot, entry)
         sequence.saved = None
         self.host.remove(entry)
+        if sequence.n_cached == 0:
+            self._attach(sequence, self.cache.find(sequence))
         if sequence.n_left == 1 and sequence.n_generated > 0:
             sequence.phase = Phase.DECODE
         self.cache.own(slot, sequence)
