@@ -160,7 +160,7 @@ class DecodeLoop:
         if plan.chunks:
             self._compute(plan.chunks, watch)
             if not watch.failed and (prefill or self._n_steps % _NOTED_EVERY == 0):
-                self.scheduler.budget.note(
+                self.scheduler.note(
                     n_decode=len(plan.chunks) - len(prefill),
                     n_prefill=sum(prefill),
                     seconds=watch.decode,

@@ -10,9 +10,10 @@ milliseconds (``engine/prefill_budget.py``), because every running stream waits 
 next waits for the step too; only a prompt that has been alone for a few steps has whole batches.
 
 While more prompts are about to be done than sequences decode, the latter are held back for a few
-steps: most of those who wait then wait for the prompts, and a decode costs nearly the same for one
-sequence as for many. So a burst of requests soon decodes together, and nearly as fast as if all
-prompts had come in one batch; but the first are answered long before the last.
+steps, and for ``_MOST_HELD_TARGETS`` times their target at most: most of those who wait then wait
+for the prompts, and a decode costs nearly the same for one sequence as for many. So a burst of
+requests soon decodes together, and nearly as fast as if all prompts had come in one batch; but the
+first are answered long before the last.
 
 Among prompts, the one with the fewest tokens left goes first, so that short ones pass long ones.
 Every ``_TURNS``-th turn belongs to the one that has been running longest, so that none starves: a
@@ -54,6 +55,10 @@ of its own would cost more."""
 _MOST_HELD = 8
 """After so many steps without them, sequences that decode have their turn."""
 
+_MOST_HELD_TARGETS = 4
+"""... and after so many times what a step beside them may take: the longest wait between two tokens
+is that, and the step that decodes."""
+
 _ALONE_AFTER = 2
 """A prompt that has been the only one for more than so many steps is computed in whole batches."""
 
@@ -82,6 +87,8 @@ class Scheduler:
     """Whether the last plan with prompts gives that one its turn."""
     _n_held: int = attrs.field(default=0, init=False)
     """Steps in a row before the last plan in which sequences that decode were held back."""
+    _held_s: float = attrs.field(default=0.0, init=False)
+    """What those took."""
     _is_holding: bool = attrs.field(default=False, init=False)
     """Whether the last plan does that."""
     _n_alone: int = attrs.field(default=0, init=False)
@@ -175,6 +182,7 @@ class Scheduler:
         prefilling = [s for s in self._running.values() if s.phase is Phase.PREFILL]
         if not again:
             self._n_held = self._n_held + 1 if self._is_holding else 0
+            self._held_s = self._held_s if self._is_holding else 0.0
             is_alone = len(prefilling) == 1 and not decoding and not self._queue
             self._n_alone = self._n_alone + 1 if is_alone else 0
         urgent = self._urgent(prefilling, decoding)
@@ -216,6 +224,13 @@ class Scheduler:
         if sequence.n_left == 0:
             sequence.phase = Phase.DECODE
 
+    def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:
+        """The last plan was carried out, in ``seconds``: it decoded ``n_decode`` sequences and
+        computed ``n_prefill`` tokens of prompts. Plans without prompts may be left out."""
+        if self._is_holding:
+            self._held_s += seconds
+        self.budget.note(n_decode=n_decode, n_prefill=n_prefill, seconds=seconds)
+
     def append(self, sequence: Sequence, token: TokenId) -> None:
         """Notes the token chosen for a sequence; the next step decodes it."""
         assert sequence.phase is Phase.DECODE
@@ -252,9 +267,13 @@ class Scheduler:
         self._n_reserved_cells -= sequence.n_cells_needed
 
     def _urgent(self, prefilling: list[Sequence], decoding: list[Sequence]) -> list[Sequence]:
-        """The prompts that a step can finish, if more of them wait than sequences decode, so that
-        the step is theirs alone; else none."""
+        """The prompts that a step can finish, if more of them wait than sequences decode and these
+        can wait for that step, so that it is theirs alone; else none."""
         if not prefilling or not decoding or self._n_held >= _MOST_HELD:
+            return []
+        step_s = self.budget.target_s(0) * (1 + _SMALL_REST)
+        target_s = self.budget.target_s(len(decoding), n_prompts=len(prefilling))
+        if self._held_s + step_s > _MOST_HELD_TARGETS * target_s:
             return []
         room = min(self.max_batch_tokens, self.max_prefill_tokens)
         most = min(room, int(self.budget.n_tokens(0) * (1 + _SMALL_REST)))
