@@ -100,7 +100,7 @@ class ModelThread:
             loop = make_loop(
                 runner,
                 self.vocab,
-                self.plan,
+                runner.plan,
                 _engine_options(self.config, cache_ram_bytes=self.cache_ram_bytes),
                 commands=commands,
                 publish=publish,
@@ -173,6 +173,7 @@ async def run_service(
         async with trio.open_nursery() as engine_nursery:
             await engine_nursery.start(engine.run)
             metrics.set_host_cache_limit(thread.cache_ram_bytes)
+            metrics.set_n_slots(thread.description.n_slots)
             tokenizer, templates = await _load_text(config, files, thread)
             workers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
