@@ -249,6 +249,7 @@ class DecodeLoop:
             self.placement.computed(sequence, chunk.n_tokens)
             if yields_token:
                 self._take_token(sequence, row, watch)
+        self.placement.step_worked()
 
     def _decode(self, chunks: tuple[Chunk, ...], watch: _Stopwatch) -> Seq[int] | None:
         """Decodes; returns each chunk's row, or None after dealing with a failure."""
@@ -278,7 +279,7 @@ class DecodeLoop:
         """
         match error:
             case OutOfCells():
-                if not self.placement.out_of_cells():
+                if not self.placement.out_of_cells(sum(chunk.n_tokens for chunk in chunks)):
                     newest = max((chunk.sequence for chunk in chunks), key=age)
                     self._fail(newest, GenerationError(f"no cells are left: {error}"))
             case DecodeAborted():

@@ -33,6 +33,7 @@ import attrs
 
 from tgi_llama.engine.batch import StepPlan
 from tgi_llama.engine.cell_ledger import CellLedger
+from tgi_llama.engine.cell_limit import CellLimit
 from tgi_llama.engine.host_cache import HostCache, HostEntry
 from tgi_llama.engine.kv_cache import KvPlan, SlotPool
 from tgi_llama.engine.model_runner import ModelRunner, SlotId
@@ -76,6 +77,8 @@ class Placement:
     free_bytes: Callable[[], int]
     """Host memory that can be had now."""
     cells: SlotCells = attrs.field(init=False)
+    limit: CellLimit = attrs.field(init=False)
+    """Of all slots together, in the unified layout."""
     _outcomes: list[tuple[CacheOutcome, int]] = attrs.field(factory=list, init=False)
     _n_joined: int = attrs.field(default=0, init=False)
     _n_preempted: int = attrs.field(default=0, init=False)
@@ -88,9 +91,11 @@ class Placement:
     _n_quiet_steps: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.limit = CellLimit(self.plan.n_cells)
         self.cells = SlotCells(
             runner=self.runner,
             plan=self.plan,
+            limit=self.limit,
             cache=self.cache,
             patience_s=self._patience_s,
             free_bytes=self.free_bytes,
@@ -139,17 +144,19 @@ class Placement:
         ):
             self.cells.evict(self.slots.idle_slots()[0])
 
-    def out_of_cells(self) -> bool:
-        """llama.cpp has fewer cells than the books say. Makes somebody give way, and lets nobody in
-        before a step has worked, for he might want the same cells. False when there is nobody."""
+    def out_of_cells(self, n_tokens: int) -> bool:
+        """llama.cpp has fewer cells than the books say, and has refused a batch of ``n_tokens``.
+        Makes somebody give way, and lets nobody in before a step has worked, for he might want the
+        same cells. False when there is nobody."""
         self._is_short = True
+        self.limit.refused(self.ledger.n_used, n_tokens)
         return self.relieve()
 
     def make_room(self, plan: StepPlan) -> StepPlan:
         """Sees to it that the step finds free cells, and returns it, or a smaller one."""
         while (
             self.plan.unified
-            and self.ledger.n_used + plan.n_tokens > self.plan.n_cells
+            and self.ledger.n_used + plan.n_tokens > self.limit.n_cells
             and self.relieve()
         ):
             plan = self.scheduler.schedule(again=True)
@@ -170,11 +177,15 @@ class Placement:
 
     def computed(self, sequence: Sequence, n_tokens: int) -> None:
         """The sequence has that many cells more."""
-        self._is_short = False
         slot = _slot_of(sequence)
         self.ledger.extend(slot, n_tokens)
         if sequence.checkpoints and sequence.n_cached in sequence.checkpoints:
             self.cells.save(slot, sequence.n_cached)
+
+    def step_worked(self) -> None:
+        """All cells of a step are computed."""
+        self._is_short = False
+        self.limit.worked(self.ledger.n_used)
 
     def rewind(self, sequence: Sequence) -> None:
         """Cuts off what a decode that was broken off may have added. Where that cannot be done, the
@@ -371,7 +382,7 @@ class Placement:
             if each.phase is not Phase.DECODE
         )
         n_growth = _GROWTH * (self.scheduler.n_running + 1)
-        return self.cells.n_busy + n_promised + n_wanted + n_growth <= self.plan.n_cells
+        return self.cells.n_busy + n_promised + n_wanted + n_growth <= self.limit.n_cells
 
     # Beginnings from elsewhere
 

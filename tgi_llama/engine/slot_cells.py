@@ -10,6 +10,7 @@ from time import perf_counter
 import attrs
 
 from tgi_llama.engine.cell_ledger import CellLedger
+from tgi_llama.engine.cell_limit import CellLimit
 from tgi_llama.engine.host_cache import HostCache, HostEntry
 from tgi_llama.engine.kv_cache import KvPlan, SlotPool
 from tgi_llama.engine.model_runner import ModelRunner, SavedState, SlotId
@@ -42,6 +43,7 @@ class SlotCells:
 
     runner: ModelRunner
     plan: KvPlan
+    limit: CellLimit
     cache: PrefixCache
     patience_s: Callable[[], float | None]
     """How long the running streams may be held up now; None where there are none."""
@@ -128,7 +130,7 @@ class SlotCells:
     def _restore(self, slot: SlotId, source: Stored) -> bool:
         entry = source.entry
         with self.host.pinned(entry):
-            if self.plan.unified and self.n_busy + entry.state.length > self.plan.n_cells:
+            if self.plan.unified and self.n_busy + entry.state.length > self.limit.n_cells:
                 return False
             while not self.runner.restore(slot, entry.state):
                 idle = [each for each in self.slots.idle_slots() if each != slot]
