@@ -18,7 +18,8 @@ others that go on, the highest one moves into its place (``close_gap``). What an
 that is in the way moves to an empty one, if there is any.
 
 In the unified layout slots cost nothing, but cells are shared, and more may be promised than there
-are. A sequence starts as soon as there is room for its known tokens and a little growth. When the
+are. A sequence starts as soon as there is room for its known tokens and a little growth. While the
+first in the queue waits for that, a few smaller ones may pass it. When the
 next step does not fit, idle slots go first; then the newest sequence is saved to host memory, goes
 to the head of the queue, and goes on later from where it was. The oldest is never taken, so
 somebody always finishes, and then there is room for the others.
@@ -34,6 +35,7 @@ import attrs
 from tgi_llama.engine.batch import StepPlan
 from tgi_llama.engine.cell_ledger import CellLedger
 from tgi_llama.engine.cell_limit import CellLimit
+from tgi_llama.engine.checkpoints import checkpoints
 from tgi_llama.engine.host_cache import HostCache, HostEntry
 from tgi_llama.engine.kv_cache import KvPlan, SlotPool
 from tgi_llama.engine.model_runner import ModelRunner, SlotId
@@ -55,6 +57,10 @@ _log = logging.getLogger(__name__)
 _GROWTH = 16
 """Free cells that a sequence must find beyond its known tokens, for itself and for each other one
 that runs, before it starts in the unified layout: otherwise it might have to leave at once."""
+
+_MOST_LOOKUPS = 4
+"""So many that have more tokens than there are free cells are looked up at a time, because others
+may have computed most of them: a look-up goes through all tokens."""
 
 _WORTH_MOVING = 8
 """Tokens that a sequence may still generate for a move to another slot to pay: a move of a stream
@@ -88,6 +94,8 @@ class Placement:
     """Slots have changed hands since the last report."""
     _is_short: bool = attrs.field(default=False, init=False)
     """llama.cpp has refused a batch for want of cells, and none has worked since."""
+    _n_moves_known: int = attrs.field(default=-1, init=False)
+    """``Scheduler.n_moves`` when nobody could pass the head."""
     _n_quiet_steps: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -125,7 +133,7 @@ class Placement:
         if self._is_short and self.scheduler.n_running > 0:
             return
         patience_s, started = self._patience_s(), perf_counter()
-        while self.scheduler.head is not None and self._place(self.scheduler.head):
+        while self._place_one():
             if patience_s is not None and perf_counter() - started > patience_s:
                 break
         if self.plan.unified:
@@ -252,8 +260,31 @@ class Placement:
 
     # Slots
 
+    def _place_one(self) -> bool:
+        """Gives the head of the queue a slot, or one that may pass it. False when all have to
+        wait."""
+        head = self.scheduler.head
+        return head is not None and (self._place(head) or self._place_passer())
+
+    def _place_passer(self) -> bool:
+        """Unified layout: the head may wait for more cells than others need. Nobody is asked again
+        before somebody has come or gone. False when there is nobody."""
+        is_known = self._n_moves_known == self.scheduler.n_moves
+        if not self.plan.unified or is_known or self.slots.n_busy >= self.plan.n_sequences:
+            return False
+        n_free, n_lookups = self._n_free(), 0
+        for sequence in self.scheduler.passers():
+            if len(sequence.tokens) > n_free:  # but for what it may share with those that run
+                n_lookups += 1
+                if sequence.saved is not None or n_lookups > _MOST_LOOKUPS:
+                    continue
+            if self._place(sequence):
+                return True
+        self._n_moves_known = self.scheduler.n_moves
+        return False
+
     def _place(self, sequence: Sequence) -> bool:
-        """Gives the head of the queue a slot. False when it has to wait."""
+        """Gives a queued sequence a slot. False when it has to wait."""
         if self.slots.n_busy >= self.plan.n_sequences:
             return False
         if sequence.saved is not None:
@@ -306,7 +337,9 @@ class Placement:
         self.slots.take(slot)
         self.scheduler.start(sequence, slot)
         if not self.cache.can_cut:
-            sequence.checkpoints = self._checkpoints(sequence)
+            sequence.checkpoints = checkpoints(
+                sequence.request.prompt_ids, self.ends_turn, fewest=self.cache.fewest_reused
+            )
         return source
 
     def _spare(self, source: Resident) -> Resident:
@@ -356,18 +389,6 @@ class Placement:
         self.cells.empty(source)
         return True
 
-    def _checkpoints(self, sequence: Sequence) -> tuple[int, ...]:
-        """Where to save cells on the way, for prompts that begin alike: behind the first message,
-        which many chats may share, before the last one, and before the last token, for this
-        chat's next turn."""
-        last = sequence.n_prompt - 1
-        ends = [
-            position
-            for position, token in enumerate(sequence.request.prompt_ids[:last], start=1)
-            if position >= self.cache.fewest_reused and self.ends_turn(token)
-        ]
-        return tuple(sorted({*ends[:1], *ends[-1:], last} - {0}))
-
     def _fits(self, sequence: Sequence, source: Source | None) -> bool:
         """Whether there are cells for the sequence to start with, the idle ones included."""
         if not self.plan.unified or self.scheduler.n_running == 0:
@@ -376,13 +397,18 @@ class Placement:
             isinstance(source, Resident) and not self.slots.is_idle(source.slot)
         )
         n_wanted = len(sequence.tokens) - (source.length if is_shared and source else 0)
+        return n_wanted <= self._n_free()
+
+    def _n_free(self) -> int:
+        """Unified layout: cells that are neither in use nor promised to prompts nor wanted for
+        growth, once one sequence more runs. Idle ones are free."""
         n_promised = sum(
             each.n_left - each.join_at
             for each in self.scheduler.running()
             if each.phase is not Phase.DECODE
         )
         n_growth = _GROWTH * (self.scheduler.n_running + 1)
-        return self.cells.n_busy + n_promised + n_wanted + n_growth <= self.limit.n_cells
+        return self.limit.n_cells - self.cells.n_busy - n_promised - n_growth
 
     # Beginnings from elsewhere
 

@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-A submitted sequence waits in a queue (first come, first served) until ``engine/placement.py`` finds
-a slot for it. From then on every step serves it: a running sequence decodes one token, a new one
-has a chunk of its prompt computed. What prompts may add to a step is a budget of measured
-milliseconds (``engine/prefill_budget.py``), because every running stream waits for the whole step;
+A submitted sequence waits in a queue (first come, first served, but for what
+``engine/waiting_queue.py`` says) until ``engine/placement.py`` finds a slot for it. From then on
+every step serves it: a running sequence decodes one token, a new one has a chunk of its prompt
+computed. What prompts may add to a step is a budget of measured milliseconds
+(``engine/prefill_budget.py``), because every running stream waits for the whole step;
 ``max_prefill_tokens`` caps it. Where nobody decodes there is a bound as well, because whoever comes
 next waits for the step too; only a prompt that has been alone for a few steps has whole batches.
 
@@ -28,8 +29,6 @@ A sequence that ends gives slot and cells back before the next step is planned, 
 joins at the very next step (continuous batching).
 """
 
-import itertools
-from collections import OrderedDict
 from collections.abc import Iterator
 
 import attrs
@@ -37,7 +36,8 @@ import attrs
 from tgi_llama.engine.batch import Chunk, StepPlan
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.prefill_budget import StepBudget
-from tgi_llama.engine.sequence import Phase, Sequence, age
+from tgi_llama.engine.sequence import Phase, Sequence
+from tgi_llama.engine.waiting_queue import WaitingQueue
 from tgi_llama.generation import RequestId, TokenId
 
 _TURNS = 4
@@ -74,12 +74,11 @@ class Scheduler:
     """Most prompt tokens in a step in which other sequences decode."""
     max_outputs: int
     """Most rows of logits in a step; more than the number of sequences that may run."""
-    _queue: OrderedDict[RequestId, Sequence] = attrs.field(factory=OrderedDict, init=False)
-    """Oldest first. Clients that leave may be many at once, and are found by their ids; the first
-    of a plain dict from which many have been taken would have to be searched for."""
+    _queue: WaitingQueue = attrs.field(factory=WaitingQueue, init=False)
     _running: dict[RequestId, Sequence] = attrs.field(factory=dict, init=False)
     """In order of admission."""
     _n_reserved_cells: int = attrs.field(default=0, init=False)
+    _n_moves: int = attrs.field(default=0, init=False)
     _n_turns: int = attrs.field(default=0, init=False)
     """Steps with prompts since the one that has been running longest had its turn; the last plan is
     one of them."""
@@ -121,7 +120,16 @@ class Scheduler:
     @property
     def head(self) -> Sequence | None:
         """Whose turn it is to get a slot."""
-        return next(iter(self._queue.values()), None)
+        return self._queue.head
+
+    @property
+    def n_moves(self) -> int:
+        """Rises whenever somebody comes, gets a slot, loses it or ends."""
+        return self._n_moves
+
+    def passers(self) -> list[Sequence]:
+        """Who may get a slot before the head, where that waits for cells: see ``WaitingQueue``."""
+        return self._queue.passers()
 
     def running(self) -> tuple[Sequence, ...]:
         """Those with a slot, in order of admission."""
@@ -130,22 +138,23 @@ class Scheduler:
     def sequences(self) -> Iterator[Sequence]:
         """All unfinished sequences, running ones first."""
         yield from self._running.values()
-        yield from self._queue.values()
+        yield from self._queue
 
     def submit(self, sequence: Sequence) -> None:
         """Appends to the queue."""
         self._steady = None
-        self._queue[sequence.request_id] = sequence
+        self._n_moves += 1
+        self._queue.append(sequence)
 
     def find(self, request_id: RequestId) -> Sequence | None:
         """The unfinished sequence of that request."""
-        return self._running.get(request_id) or self._queue.get(request_id)
+        return self._running.get(request_id) or self._queue.find(request_id)
 
     def start(self, sequence: Sequence, slot: SlotId) -> None:
-        """Gives the head of the queue its slot."""
+        """Gives a queued sequence, the head or one that passes it, its slot."""
         self._steady = None
-        _, head = self._queue.popitem(last=False)
-        assert head is sequence
+        self._n_moves += 1
+        self._queue.take(sequence)
         sequence.slot = slot
         sequence.phase = Phase.PREFILL
         self._running[sequence.request_id] = sequence
@@ -158,16 +167,14 @@ class Scheduler:
         self._leave(sequence)
         sequence.slot = None
         sequence.phase = Phase.QUEUED
-        self._queue[sequence.request_id] = sequence
-        older = itertools.takewhile(lambda each: age(each) < age(sequence), self._queue.values())
-        for each in (sequence, *reversed(list(older))):
-            self._queue.move_to_end(each.request_id, last=False)
+        self._queue.put_back(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """Forgets the sequence."""
         self._steady = None
+        self._n_moves += 1
         if sequence.phase is Phase.QUEUED:
-            del self._queue[sequence.request_id]
+            self._queue.remove(sequence)
         else:
             self._leave(sequence)
         sequence.slot = None
@@ -254,15 +261,12 @@ class Scheduler:
             else:
                 assert sequence.leader is None
                 assert sequence.n_left > 0
-        assert not self._queue.keys() & self._running.keys()
-        for request_id, sequence in self._queue.items():
-            assert sequence.request_id == request_id
-            assert sequence.phase is Phase.QUEUED
-            assert sequence.slot is None
-            assert sequence.leader is None
+        assert not {each.request_id for each in self._queue} & self._running.keys()
+        self._queue.check_invariants()
 
     def _leave(self, sequence: Sequence) -> None:
         """It runs no more."""
+        self._n_moves += 1
         del self._running[sequence.request_id]
         self._n_reserved_cells -= sequence.n_cells_needed
 
