@@ -65,7 +65,7 @@ def test_long_prompts_neither_count_as_urgent_nor_have_a_part() -> None:
 def test_urgent_prompts_have_the_budget_of_a_step_without_streams() -> None:
     @attrs.define(eq=False)
     class LessBesideStreams(Budget):
-        def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:  # noqa: ARG002 - the protocol's
+        def n_tokens(self, n_decode: int, *, n_prompts: int = 0, spent_s: float = 0.0) -> int:  # noqa: ARG002 - the protocol's
             return 9 if n_decode else 40
 
     scheduler = a_scheduler()

@@ -10,7 +10,8 @@ One step: take the commands that wait, give out slots, plan, build the batch, pu
 before made, decode, then for each row choose a token, detokenise it, look for stop strings, and
 note what ended. Publishing comes right before the decode, because it wakes the Trio thread, which
 then wants the interpreter lock: here we are about to let go of it for long. Only the wait for a
-command when there is nothing to do blocks.
+command when there is nothing to do blocks; before it, idle slots are saved whose cells would take
+too long later.
 
 Every submitted request gets exactly one terminal event: a ``TokenEvent`` with ``finish``, or a
 ``Failed``. A failure is confined to the sequences it concerns; ``_deal_with`` says which those are.
@@ -143,6 +144,7 @@ class DecodeLoop:
         """Waits for a command when idle, then computes one step. False after ``Stop``."""
         if self.scheduler.is_idle:
             self.publish_last()
+            self._use_idle_time()
             self._apply(self.commands.get())
             self._step_began = perf_counter()
         self._n_steps += 1
@@ -153,8 +155,7 @@ class DecodeLoop:
             self._finish_step(StepPlan(()), [], watch)
             return False
         placing = perf_counter()
-        self.placement.settle()
-        plan = self.placement.make_room(self.scheduler.schedule())
+        plan = self.placement.plan_step()
         watch.placement = perf_counter() - placing
         prefill = [chunk.n_tokens for chunk in plan.chunks if chunk.is_prefill]
         if plan.chunks:
@@ -173,6 +174,16 @@ class DecodeLoop:
         if self._unpublished is not None:
             publication, self._unpublished = self._unpublished, None
             self.publish(publication)
+
+    def _use_idle_time(self) -> None:
+        """Saves what could not be saved beside streams, until nothing is left or a command has
+        come: that one waits for one state at most."""
+        n_before = self.placement.host.n_entries
+        while self.commands.empty() and self.placement.save_ahead():
+            pass
+        if self.placement.host.n_entries != n_before:
+            watch = _Stopwatch(started=perf_counter())
+            self.publish(Publication((), self._report(StepPlan(()), [], watch)))
 
     # Commands
 

@@ -123,6 +123,21 @@ class Placement:
 
     # Between two steps
 
+    def plan_step(self) -> StepPlan:
+        """Settles, and plans a step that finds its cells. What saving, restoring and copying have
+        taken since the last plan is counted against the prompts' part of it."""
+        self.settle()
+        plan = self.make_room(self.scheduler.schedule(spent_s=self.cells.spent_s))
+        self.cells.spent_s = 0.0
+        return plan
+
+    def save_ahead(self) -> bool:
+        """For when nobody runs: see ``SlotCells.save_ahead``."""
+        is_more = self.cells.save_ahead(self.scheduler.budget.spare_s(1))
+        self.cells.spent_s = 0.0
+        self._has_changed = True
+        return is_more
+
     def settle(self) -> None:
         """Lets those go on that waited for another's cells, and gives slots to the queue, for as
         long as running streams may be held up."""
@@ -167,7 +182,7 @@ class Placement:
             and self.ledger.n_used + plan.n_tokens > self.limit.n_cells
             and self.relieve()
         ):
-            plan = self.scheduler.schedule(again=True)
+            plan = self.scheduler.schedule(again=True, spent_s=self.cells.spent_s)
         return plan
 
     def relieve(self) -> bool:
@@ -230,7 +245,7 @@ class Placement:
             self.cells.empty(slot)
             return
         self.cache.retire(slot, length)
-        self.slots.retire(slot)
+        self.cells.retire(slot)
 
     def take_report(self) -> PlacementReport | None:
         """What happened since the last call, and what is held now. None in most steps in which
@@ -475,7 +490,7 @@ class Placement:
         """How long those that decode may be held up now; None where there are none."""
         phases = [each.phase for each in self.scheduler.running()]
         n_decode, n_prompts = phases.count(Phase.DECODE), phases.count(Phase.PREFILL)
-        return self.scheduler.budget.target_s(n_decode, n_prompts=n_prompts) if n_decode else None
+        return self.scheduler.budget.spare_s(n_decode, n_prompts=n_prompts) if n_decode else None
 
 
 def _slot_of(sequence: Sequence) -> SlotId:

@@ -70,9 +70,11 @@ shape made 0.91 of llama-server's tokens with 150 ms, and 1.01 with 400."""
 class StepBudget(Protocol):
     """What the scheduler asks; ``PrefillBudget`` says what the methods mean."""
 
-    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int: ...
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0, spent_s: float = 0.0) -> int: ...
 
     def target_s(self, n_decode: int, *, n_prompts: int = 0) -> float: ...
+
+    def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float: ...
 
     def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None: ...
 
@@ -139,13 +141,14 @@ class PrefillBudget:
             if len(base.values) == _N_TRUSTED_BASES:
                 bisect.insort(self._trusted, n_decode)
 
-    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0, spent_s: float = 0.0) -> int:
         """The largest of CHUNK_SIZES that keeps a step with ``n_decode`` decoding sequences within
         the target; the smallest if none does, so that prompts always get on. ``n_prompts``: the
-        sequences whose prompts are to be computed."""
+        sequences whose prompts are to be computed; ``spent_s``: what has gone of the step's time
+        for other things."""
         target_s = self.target_s(n_decode, n_prompts=n_prompts)
         base_s = self._base_s(n_decode)
-        n_tokens, token_s = self._largest_within(target_s - base_s)
+        n_tokens, token_s = self._largest_within(target_s - base_s - spent_s)
         self._last = PrefillBudgetStatistics(
             n_tokens=n_tokens, target_s=target_s, base_s=base_s, token_s=token_s
         )
@@ -162,6 +165,10 @@ class PrefillBudget:
         if n_decode + n_prompts >= _MANY_STREAMS:
             least_s = max(least_s, _MANY_S)
         return max(least_s, self._automatic_factor * self._base_s(n_decode))
+
+    def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float:
+        """How much of the target a step without prompts leaves."""
+        return max(0.0, self.target_s(n_decode, n_prompts=n_prompts) - self._base_s(n_decode))
 
     def statistics(self) -> PrefillBudgetStatistics | None:
         """None before the first budget."""

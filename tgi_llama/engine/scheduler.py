@@ -88,6 +88,8 @@ class Scheduler:
     """Steps in a row before the last plan in which sequences that decode were held back."""
     _held_s: float = attrs.field(default=0.0, init=False)
     """What those took."""
+    _spent_s: float = attrs.field(default=0.0, init=False)
+    """What had gone of the last plan's step."""
     _is_holding: bool = attrs.field(default=False, init=False)
     """Whether the last plan does that."""
     _n_alone: int = attrs.field(default=0, init=False)
@@ -180,9 +182,10 @@ class Scheduler:
         sequence.slot = None
         sequence.phase = Phase.FINISHED
 
-    def schedule(self, *, again: bool = False) -> StepPlan:
+    def schedule(self, *, again: bool = False, spent_s: float = 0.0) -> StepPlan:
         """Plans the next step. An empty plan means: nothing to do. ``again``: instead of the plan
-        before, which was not carried out and so was nobody's turn."""
+        before, which was not carried out and so was nobody's turn. ``spent_s``: what has gone of
+        the step's time; streams wait for that as well."""
         if self._steady is not None:
             return self._steady
         decoding = [s for s in self._running.values() if s.phase is Phase.DECODE]
@@ -192,6 +195,7 @@ class Scheduler:
             self._held_s = self._held_s if self._is_holding else 0.0
             is_alone = len(prefilling) == 1 and not decoding and not self._queue
             self._n_alone = self._n_alone + 1 if is_alone else 0
+        self._spent_s = spent_s
         urgent = self._urgent(prefilling, decoding)
         self._is_holding = bool(urgent)
         served = [] if urgent else decoding
@@ -203,7 +207,11 @@ class Scheduler:
                 room = min(room, self.max_prefill_tokens)
             budget = room
             if self._n_alone <= _ALONE_AFTER:
-                budget = min(room, self.budget.n_tokens(len(served), n_prompts=len(prefilling)))
+                gone_s = spent_s if served else 0.0
+                n_most = self.budget.n_tokens(
+                    len(served), n_prompts=len(prefilling), spent_s=gone_s
+                )
+                budget = min(room, n_most)
             turns = self._turns(urgent or prefilling, is_urgent=bool(urgent), again=again)
             chunks += self._prefill_chunks(turns, budget, room)
         chunks.sort(key=_slot)
@@ -235,7 +243,7 @@ class Scheduler:
         """The last plan was carried out, in ``seconds``: it decoded ``n_decode`` sequences and
         computed ``n_prefill`` tokens of prompts. Plans without prompts may be left out."""
         if self._is_holding:
-            self._held_s += seconds
+            self._held_s += self._spent_s + seconds
         self.budget.note(n_decode=n_decode, n_prefill=n_prefill, seconds=seconds)
 
     def append(self, sequence: Sequence, token: TokenId) -> None:
@@ -277,7 +285,7 @@ class Scheduler:
             return []
         step_s = self.budget.target_s(0) * (1 + _SMALL_REST)
         target_s = self.budget.target_s(len(decoding), n_prompts=len(prefilling))
-        if self._held_s + step_s > _MOST_HELD_TARGETS * target_s:
+        if self._held_s + self._spent_s + step_s > _MOST_HELD_TARGETS * target_s:
             return []
         room = min(self.max_batch_tokens, self.max_prefill_tokens)
         most = min(room, int(self.budget.n_tokens(0) * (1 + _SMALL_REST)))
