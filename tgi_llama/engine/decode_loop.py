@@ -391,7 +391,7 @@ class DecodeLoop:
             n_prefill_sequences=len(prefill),
             n_prefill_tokens=sum(prefill),
             n_generated_tokens=watch.n_tokens,
-            n_joined=self.placement.take_joined(),
+            n_joined=self.placement.log.take_joined(),
             n_queued=scheduler.n_queued,
             n_running=scheduler.n_running,
             n_reserved_cells=scheduler.n_reserved_cells,
@@ -403,5 +403,5 @@ class DecodeLoop:
             text_s=watch.text,
             placement_s=watch.placement,
             prefill_budget=plan.prefill_budget,
-            placement=self.placement.take_report(),
+            placement=self.placement.log.take_report(),
         )

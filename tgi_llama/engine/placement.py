@@ -39,6 +39,7 @@ from tgi_llama.engine.checkpoints import checkpoints
 from tgi_llama.engine.host_cache import HostCache, HostEntry
 from tgi_llama.engine.kv_cache import KvPlan, SlotPool
 from tgi_llama.engine.model_runner import ModelRunner, SlotId
+from tgi_llama.engine.placement_log import PlacementLog
 from tgi_llama.engine.prefix_cache import (
     Finding,
     Pending,
@@ -50,7 +51,7 @@ from tgi_llama.engine.prefix_cache import (
 from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.engine.sequence import Phase, Sequence, age
 from tgi_llama.engine.slot_cells import SlotCells
-from tgi_llama.generation import CacheOutcome, PlacementReport, TokenId
+from tgi_llama.generation import CacheOutcome, TokenId
 
 _log = logging.getLogger(__name__)
 
@@ -66,9 +67,6 @@ _WORTH_MOVING = 8
 """Tokens that a sequence may still generate for a move to another slot to pay: a move of a stream
 costs less than a quarter of a step, a gap a quarter of each (docs/performance.md)."""
 
-_QUIET_STEPS = 32
-"""So many steps may pass without a report while sequences only grow."""
-
 
 @attrs.define(eq=False, kw_only=True)
 class Placement:
@@ -83,20 +81,13 @@ class Placement:
     free_bytes: Callable[[], int]
     """Host memory that can be had now."""
     cells: SlotCells = attrs.field(init=False)
+    log: PlacementLog = attrs.field(init=False)
     limit: CellLimit = attrs.field(init=False)
     """Of all slots together, in the unified layout."""
-    _outcomes: list[tuple[CacheOutcome, int]] = attrs.field(factory=list, init=False)
-    _n_joined: int = attrs.field(default=0, init=False)
-    _n_preempted: int = attrs.field(default=0, init=False)
-    _n_evicted_before: int = attrs.field(default=0, init=False)
-    """At the last report."""
-    _has_changed: bool = attrs.field(default=False, init=False)
-    """Slots have changed hands since the last report."""
     _is_short: bool = attrs.field(default=False, init=False)
     """llama.cpp has refused a batch for want of cells, and none has worked since."""
     _n_moves_known: int = attrs.field(default=-1, init=False)
     """``Scheduler.n_moves`` when nobody could pass the head."""
-    _n_quiet_steps: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.limit = CellLimit(self.plan.n_cells)
@@ -108,6 +99,7 @@ class Placement:
             patience_s=self._patience_s,
             free_bytes=self.free_bytes,
         )
+        self.log = PlacementLog(self.cells)
 
     @property
     def host(self) -> HostCache:
@@ -135,7 +127,7 @@ class Placement:
         """For when nobody runs: see ``SlotCells.save_ahead``."""
         is_more = self.cells.save_ahead(self.scheduler.budget.spare_s(1))
         self.cells.spent_s = 0.0
-        self._has_changed = True
+        self.log.has_changed = True
         return is_more
 
     def settle(self) -> None:
@@ -143,7 +135,7 @@ class Placement:
         long as running streams may be held up."""
         if not self.scheduler.has_news:
             return
-        self._has_changed = True
+        self.log.has_changed = True
         self._follow_leaders()
         if self._is_short and self.scheduler.n_running > 0:
             return
@@ -233,7 +225,7 @@ class Placement:
     def release(self, sequence: Sequence, *, cells_known: bool = True) -> None:
         """The sequence has ended. Its slot becomes idle, or empty where its cells are of no use."""
         slot, length = sequence.slot, sequence.n_cached
-        self._has_changed = True
+        self.log.has_changed = True
         self.scheduler.finish(sequence)
         sequence.leader = None
         if sequence.saved is not None:
@@ -246,32 +238,6 @@ class Placement:
             return
         self.cache.retire(slot, length)
         self.cells.retire(slot)
-
-    def take_report(self) -> PlacementReport | None:
-        """What happened since the last call, and what is held now. None in most steps in which
-        sequences only grow."""
-        self._n_quiet_steps += 1
-        if not self._has_changed and self._n_quiet_steps < _QUIET_STEPS:
-            return None
-        self._has_changed, self._n_quiet_steps = False, 0
-        report = PlacementReport(
-            outcomes=tuple(self._outcomes),
-            n_preempted=self._n_preempted,
-            n_cells_used=self.ledger.n_used,
-            n_idle_slots=self.slots.n_idle,
-            host_bytes=self.host.n_bytes,
-            n_host_entries=self.host.n_entries,
-            n_evicted=self.host.n_evicted - self._n_evicted_before,
-        )
-        self._outcomes.clear()
-        self._n_preempted = 0
-        self._n_evicted_before = self.host.n_evicted
-        return report
-
-    def take_joined(self) -> int:
-        """How many sequences have got their first slot since the last call."""
-        n_joined, self._n_joined = self._n_joined, 0
-        return n_joined
 
     # Slots
 
@@ -311,7 +277,7 @@ class Placement:
             source = self._start(sequence, finding.source)
             self._attach(sequence, attrs.evolve(finding, source=source))
         self.cache.own(_slot_of(sequence), sequence)
-        self._n_joined += not sequence.has_joined
+        self.log.n_joined += not sequence.has_joined
         sequence.has_joined = True
         return True
 
@@ -443,7 +409,7 @@ class Placement:
         sequence.n_cached = length
         if not sequence.was_preempted:
             sequence.n_reused = length
-            self._outcomes.append((outcome, length))
+            self.log.outcomes.append((outcome, length))
 
     def _follow_leaders(self) -> None:
         """Lets those go on that wait for others' cells, where these are there or will not be. Each
@@ -484,7 +450,7 @@ class Placement:
         sequence.was_preempted = True
         self.scheduler.requeue(sequence)
         self.cells.empty(slot)
-        self._n_preempted += 1
+        self.log.n_preempted += 1
 
     def _patience_s(self) -> float | None:
         """How long those that decode may be held up now; None where there are none."""
