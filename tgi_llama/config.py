@@ -298,7 +298,7 @@ class Config:
         minimum=0,
         help="A step that computes prompts beside running streams is kept within this many"
         " milliseconds; 0: three times the measured duration of a step without prompts, at least"
-        " 150 ms, and 400 ms where twelve or more sequences run.",
+        " 220 ms, and 400 ms where twelve or more sequences run.",
     )
 
     # HTTP server

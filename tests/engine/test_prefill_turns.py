@@ -60,7 +60,8 @@ def test_shortest_prompt_goes_first_and_what_is_left_goes_to_the_next() -> None:
         (40, (34, 33, 5), {1: 33, 2: 5}),
         (40, (19, 21), {0: 19, 1: 21}),
         (15, (100, 8), {1: 8}),
-        (15, (100, 7), {0: 8, 1: 7}),
+        (15, (60, 7), {0: 8, 1: 7}),
+        (15, (61, 7), {1: 7}),  # it needs many steps: whoever sent the other would wait for it
     ],
 )
 def test_less_than_half_a_budget_or_eight_tokens_are_no_share(
@@ -74,16 +75,27 @@ def test_less_than_half_a_budget_or_eight_tokens_are_no_share(
 
 @pytest.mark.parametrize(
     ("n_prompt", "max_batch", "max_prefill", "expected"),
-    [(50, 64, 99, 50), (51, 64, 99, 40), (50, 48, 99, 40), (45, 64, 44, 40), (45, 64, 45, 45)],
+    [(44, 64, 99, 44), (45, 64, 99, 40), (44, 44, 99, 40), (44, 64, 43, 40), (44, 64, 44, 44)],
 )
 def test_rest_a_little_beyond_the_budget_is_taken_along(
     n_prompt: int, max_batch: int, max_prefill: int, expected: int
 ) -> None:
-    """A quarter at most, and never beyond the cap or the batch."""
+    """A tenth at most, and never beyond the cap or the batch."""
     scheduler = a_scheduler(budget=40, max_batch=max_batch, max_prefill=max_prefill)
     running(scheduler, 1)
     started(scheduler, n_prompt)
     assert sizes(scheduler.schedule())[1] == expected
+
+
+@pytest.mark.parametrize(("n_decode", "expected"), [(0, 40), (1, 41)])
+def test_tokens_that_join_the_decoded_ones_come_on_top_of_the_budget(
+    n_decode: int, expected: int
+) -> None:
+    scheduler = a_scheduler(budget=40)
+    scheduler.n_beside = 1
+    running(scheduler, n_decode)
+    started(scheduler, 1000)
+    assert sizes(scheduler.schedule())[n_decode] == expected
 
 
 def test_every_fourth_turn_is_of_the_prompt_that_runs_longest() -> None:

@@ -55,6 +55,7 @@ def make_loop(
         max_batch_tokens=runner.max_batch_tokens,
         max_prefill_tokens=options.max_prefill_tokens,
         max_outputs=runner.max_outputs,
+        n_beside=0 if plan.unified else 1,
     )
     if runner.max_batch_tokens < plan.n_sequences:
         raise ValueError("a step must have room for one token of every sequence")

@@ -60,6 +60,10 @@ _ALONE_FACTOR = 6.0
 too often, large ones hold up whoever comes next."""
 
 
+_BESIDE_S = 0.22
+"""What 64 tokens of a prompt take beside six streams of the 0.5 B shape on two cores, behind a
+thousand others. Less would mean smaller chunks, which are half as quick (docs/performance.md)."""
+
 _MANY_STREAMS = 12
 _MANY_S = 0.4
 """Where at least twelve sequences decode or have prompts to compute, a step may take 0.4 s. Small
@@ -118,7 +122,7 @@ class PrefillBudget:
     """
 
     _target_s: float | None
-    _min_target_s: float = attrs.field(default=0.15, kw_only=True)
+    _min_target_s: float = attrs.field(default=_BESIDE_S, kw_only=True)
     _automatic_factor: float = attrs.field(default=3.0, kw_only=True)
     _alone_s: float = attrs.field(default=0.15, kw_only=True)
     _bases: dict[int, _Recent] = attrs.field(factory=dict, init=False)

@@ -48,9 +48,16 @@ _FEWEST_TOKENS = 8
 half of it, unless that finishes the other: in the streams layout each part of another length is a
 physical batch of its own."""
 
+_LONG = 4
+"""A prompt that needs more than so many steps does not share one with others, whose clients would
+wait for it."""
+
 _SMALL_REST = 0.25
 """A rest of a prompt beyond the budget, but at most this share of it, is computed as well: a step
 of its own would cost more."""
+
+_SMALL_REST_BESIDE = 0.1
+"""The same where streams wait for the step."""
 
 _MOST_HELD = 8
 """After so many steps without them, sequences that decode have their turn."""
@@ -74,6 +81,10 @@ class Scheduler:
     """Most prompt tokens in a step in which other sequences decode."""
     max_outputs: int
     """Most rows of logits in a step; more than the number of sequences that may run."""
+    n_beside: int = 0
+    """How many of a prompt's tokens a step beside decoding sequences takes on top of the budget:
+    those that llama.cpp computes in one physical batch with the decoded tokens. The others are then
+    as many as the budget says: 64 tokens are quicker than 63 (docs/performance.md)."""
     _queue: WaitingQueue = attrs.field(factory=WaitingQueue, init=False)
     _running: dict[RequestId, Sequence] = attrs.field(factory=dict, init=False)
     """In order of admission."""
@@ -207,13 +218,13 @@ class Scheduler:
                 room = min(room, self.max_prefill_tokens)
             budget = room
             if self._n_alone <= _ALONE_AFTER:
-                gone_s = spent_s if served else 0.0
-                n_most = self.budget.n_tokens(
-                    len(served), n_prompts=len(prefilling), spent_s=gone_s
+                budget = self.budget.n_tokens(
+                    len(served), n_prompts=len(prefilling), spent_s=spent_s if served else 0.0
                 )
-                budget = min(room, n_most)
+                budget = min(room, budget + self.n_beside if served else budget)
             turns = self._turns(urgent or prefilling, is_urgent=bool(urgent), again=again)
-            chunks += self._prefill_chunks(turns, budget, room)
+            rest = _SMALL_REST_BESIDE if served else _SMALL_REST
+            chunks += self._prefill_chunks(turns, budget, room, small_rest=rest)
         chunks.sort(key=_slot)
         plan = StepPlan(tuple(chunks), prefill_budget=budget)
         if len(decoding) == len(self._running) and not self._queue:
@@ -304,24 +315,29 @@ class Scheduler:
             turns.insert(0, prompts[0])
         return turns
 
-    def _prefill_chunks(self, turns: list[Sequence], budget: int, room: int) -> list[Chunk]:
-        """The prompts' parts of a step: ``budget`` tokens, and never more than ``room``."""
+    def _prefill_chunks(
+        self, turns: list[Sequence], budget: int, room: int, *, small_rest: float
+    ) -> list[Chunk]:
+        """The prompts' parts of a step: ``budget`` tokens, by that share more where it finishes a
+        prompt, and never more than ``room``."""
         n_spare_rows = self.max_outputs - len(self._running)
         chunks: list[Chunk] = []
-        least = max(_FEWEST_TOKENS, budget // 2)
+        whole, least = budget, max(_FEWEST_TOKENS, budget // 2)
         for sequence in turns:
-            if chunks and min(budget, room) < min(least, sequence.n_left):
+            is_small = min(budget, room) < min(least, sequence.n_left)
+            if chunks and (is_small or sequence.n_left > _LONG * whole):
                 break
-            chunk = self._chunk(sequence, budget, room=room, n_spare_rows=n_spare_rows)
+            most = min(room, int(budget * (1 + small_rest)))
+            chunk = self._chunk(sequence, budget, most=most, n_spare_rows=n_spare_rows)
             chunks.append(chunk)
             budget -= chunk.n_tokens
             room -= chunk.n_tokens
             n_spare_rows -= max(0, chunk.n_outputs - 1)
         return chunks
 
-    def _chunk(self, sequence: Sequence, budget: int, *, room: int, n_spare_rows: int) -> Chunk:
+    def _chunk(self, sequence: Sequence, budget: int, *, most: int, n_spare_rows: int) -> Chunk:
         n_tokens = min(sequence.n_left, max(budget, 1))
-        if n_tokens < sequence.n_left <= min(room, int(budget * (1 + _SMALL_REST))):
+        if n_tokens < sequence.n_left <= most:
             n_tokens = sequence.n_left
         stop = self._next_stop(sequence)
         if stop is not None:
