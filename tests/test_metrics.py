@@ -285,6 +285,12 @@ def test_deliveries_are_observed_when_the_page_is_read_and_by_and_by(metrics):
     assert samples(metrics)[f'{family}_bucket{{le="0.02"}}'] == 1000
 
 
+def test_slots_are_as_many_as_the_model_has_got(metrics):
+    assert samples(metrics)["tgi_llama_slots"] == 4
+    metrics.set_n_slots(2)
+    assert samples(metrics)["tgi_llama_slots"] == 2
+
+
 def test_host_cache_tells_its_limit_what_it_holds_and_what_it_drops(metrics):
     metrics.set_host_cache_limit(5000)
     prefix = "tgi_llama_prefix_cache"

@@ -174,7 +174,7 @@ class Config:
         help="Host memory for sequences that were pushed out of the context, so that a prompt with"
         " the same beginning need not be computed again: bytes, with a suffix (512MiB, 2G), or a"
         " percentage of the memory that is available at start, within the container's limits. 0"
-        " turns it off.",
+        " turns it off; models with recurrent states or sliding windows then keep no checkpoints.",
     )
 
     # Limits of one request
@@ -333,7 +333,7 @@ class Config:
         minimum=0,
         help="A step that computes prompts beside running streams is kept within this many"
         " milliseconds; 0: three times the measured duration of a step without prompts, at least"
-        " 150 ms, and 400 ms where twelve or more sequences run.",
+        " 220 ms, and 400 ms where twelve or more sequences run.",
     )
 
     # HTTP server

@@ -113,7 +113,7 @@ class ModelThread:
             loop = make_loop(
                 runner,
                 self.vocab,
-                self.plan,
+                runner.plan,
                 _engine_options(self.config, cache_ram_bytes=self.cache_ram_bytes),
                 commands=commands,
                 publish=publish,
@@ -188,6 +188,7 @@ async def run_service(
         async with trio.open_nursery() as engine_nursery:
             await engine_nursery.start(engine.run)
             metrics.set_host_cache_limit(thread.cache_ram_bytes)
+            metrics.set_n_slots(thread.description.n_slots)
             text = await _load_text(config, files, thread)
             grammars = await _load_grammars(config, thread, metrics, resources)
             workers = ValidationWorkers(config.validation_workers)

@@ -252,7 +252,8 @@ class Metrics:
         )
         self._prompt = self._counter("tgi_llama_prompt_tokens", "Prompt tokens computed")
         self._slots_busy = self._gauge("tgi_llama_slots_busy", "Slots that hold a sequence")
-        self._gauge("tgi_llama_slots", "Slots of the KV memory").set(limits.n_slots)
+        self._slots = self._gauge("tgi_llama_slots", "Slots of the KV memory")
+        self._slots.set(limits.n_slots)
         self._slots_idle = self._gauge(
             "tgi_llama_slots_idle", "Slots that hold what an ended sequence left"
         )
@@ -306,6 +307,10 @@ class Metrics:
     def set_host_cache_limit(self, n_bytes: int) -> None:
         """Call once the limit is known: it may depend on what the model needs."""
         self._host_limit.set(n_bytes)
+
+    def set_n_slots(self, n_slots: int) -> None:
+        """Call once the model is known: some get fewer than planned."""
+        self._slots.set(n_slots)
 
     # --- one request ---
 

@@ -1,3 +1,4 @@
+import attrs
 import pytest
 
 from tgi_llama.engine.kv_cache import MAX_SLOTS, KvPlan, SlotPool, plan_kv
@@ -28,6 +29,11 @@ def test_plan_unified_smaller_than_one_sequence_is_widened() -> None:
 def test_plan_unified_has_no_more_slots_than_llama_cpp() -> None:
     plan = plan_kv(layout="unified", n_slots=200, cells_per_sequence=256, n_cells=51200)
     assert (plan.n_sequences, plan.n_slots) == (200, MAX_SLOTS)
+
+
+def test_plan_without_spare_slots_has_one_for_each_sequence() -> None:
+    plan = plan_kv(layout="unified", n_slots=4, cells_per_sequence=512, n_cells=1024)
+    assert plan.without_spare_slots() == attrs.evolve(plan, n_slots=4)
 
 
 def test_plan_lets_idle_slots_keep_all_of_their_streams_and_a_quarter_of_shared_cells() -> None:

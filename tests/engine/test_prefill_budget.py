@@ -235,7 +235,7 @@ def test_statistics_say_what_the_last_budget_was_made_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_decode", "n_prompts", "seconds"), [(8, 3, 0.15), (8, 4, 0.4), (12, 0, 0.4), (0, 16, 0.15)]
+    ("n_decode", "n_prompts", "seconds"), [(8, 3, 0.22), (8, 4, 0.4), (12, 0, 0.4), (0, 16, 0.15)]
 )
 def test_budget_is_larger_where_many_sequences_decode_or_have_prompts(
     n_decode: int, n_prompts: int, seconds: float
@@ -247,6 +247,7 @@ def test_budget_is_larger_where_many_sequences_decode_or_have_prompts(
     statistics = budget.statistics()
     assert statistics is not None
     assert statistics.target_s == pytest.approx(seconds)
+    assert budget.target_s(n_decode, n_prompts=n_prompts) == statistics.target_s
 
 
 def test_given_target_holds_for_any_number_of_sequences() -> None:
@@ -255,3 +256,24 @@ def test_given_target_holds_for_any_number_of_sequences() -> None:
     statistics = budget.statistics()
     assert statistics is not None
     assert statistics.target_s == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("spent_s", [0.0, 0.03, 0.06, 0.1])
+def test_time_that_is_gone_is_not_the_prompts(spent_s: float) -> None:
+    machine = Machine(two_cores, PrefillBudget(0.25))
+    machine.settled(8)
+    n_tokens = machine.budget.n_tokens(8, spent_s=spent_s)
+    assert two_cores(8, n_tokens) + spent_s <= 0.25 * 1.01
+    assert n_tokens == max(n for n in CHUNK_SIZES if two_cores(8, n) + spent_s <= 0.25 * 1.001)
+    assert machine.budget.n_tokens(8, spent_s=9.0) == CHUNK_SIZES[0]
+
+
+def test_spare_is_what_a_step_without_prompts_leaves_of_the_target() -> None:
+    machine = Machine(two_cores, PrefillBudget(0.25))
+    assert machine.budget.spare_s(8) == 0.25
+    machine.settled(8)
+    assert machine.budget.spare_s(8) == pytest.approx(0.25 - 0.05)
+    assert PrefillBudget(None).spare_s(8, n_prompts=4) == pytest.approx(0.4)
+    machine = Machine(two_cores, PrefillBudget(0.01))
+    machine.settled(8)
+    assert machine.budget.spare_s(8) == 0.0

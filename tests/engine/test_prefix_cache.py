@@ -7,6 +7,8 @@ from fakes.cache_play import RefusingRunner, a_play, assert_given, own, played, 
 from fakes.playbook import Playbook, alone
 
 from tgi_llama.engine.model_runner import SlotId
+from tgi_llama.engine.placement import Placement
+from tgi_llama.engine.sequence import Sequence
 from tgi_llama.errors import DecodeFailed, GenerationError, RequestCancelled
 from tgi_llama.generation import CacheOutcome, Failed, GenerationRequest
 
@@ -106,6 +108,39 @@ def test_chain_of_waiting_computes_every_part_once(can_cut: bool, layout: str) -
     play.run_until_idle()
     assert_given(play, dict(zip(ids, requests, strict=True)))
     assert play.n_prefilled() == 70 + 30 + 10
+    play.check_all_over()
+
+
+@LAYOUTS
+@MEMORIES
+def test_long_chain_of_waiting_is_looked_at_once_a_step(
+    can_cut: bool, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of twelve waits for the one before."""
+    n_looks = 0
+    look = Placement._follow
+
+    def counted(self: Placement, sequence: Sequence) -> None:
+        nonlocal n_looks
+        n_looks += 1
+        look(self, sequence)
+
+    monkeypatch.setattr(Placement, "_follow", counted)
+    play = a_play(layout=layout, can_cut=can_cut, n_slots=12, max_batch=32)
+    stem = own(0, 240)
+    requests = [wants(stem[: 20 + 17 * i] + own(30 + i, 3)) for i in range(12)]
+    ids = [play.submit(request) for request in requests]
+    play.step()
+    waiting = [each for each in play.scheduler.running() if each.leader is not None]
+    assert [each.leader.request_id for each in waiting if each.leader] == ids[:-1]
+    while not play.scheduler.is_idle:
+        n_waiting = sum(each.leader is not None for each in play.scheduler.running())
+        n_before = n_looks
+        play.step()
+        assert n_looks - n_before == n_waiting
+    assert n_looks > 12
+    assert_given(play, dict(zip(ids, requests, strict=True)))
+    assert play.n_prefilled() == 20 + 3 + 11 * (17 + 3)
     play.check_all_over()
 
 

@@ -43,11 +43,14 @@ class Budget(Unbounded):
 
     now: int = 10**9
     seconds: float = 1.0
+    spent_s: list[float] = attrs.field(factory=list)
+    """What was said to be gone of each step."""
 
-    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:  # noqa: ARG002 - the protocol's
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0, spent_s: float = 0.0) -> int:  # noqa: ARG002 - the protocol's
+        self.spent_s.append(spent_s)
         return self.now
 
-    def target_s(self, n_decode: int) -> float:  # noqa: ARG002 - the protocol's
+    def target_s(self, n_decode: int, *, n_prompts: int = 0) -> float:  # noqa: ARG002 - the protocol's
         return self.seconds
 
 

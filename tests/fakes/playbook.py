@@ -72,11 +72,14 @@ def a_request(
 class Unbounded:
     """A budget that leaves it to the other limits how much a step computes."""
 
-    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:  # noqa: ARG002 - the protocol's
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0, spent_s: float = 0.0) -> int:  # noqa: ARG002 - the protocol's
         return 10**9
 
-    def target_s(self, n_decode: int) -> float:  # noqa: ARG002 - the protocol's
+    def target_s(self, n_decode: int, *, n_prompts: int = 0) -> float:  # noqa: ARG002 - the protocol's
         return 1.0
+
+    def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float:
+        return self.target_s(n_decode, n_prompts=n_prompts)
 
     def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:
         pass

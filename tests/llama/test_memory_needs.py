@@ -22,6 +22,7 @@ _NEEDS = MemoryNeeds(
     output=20 * _MIB,
     tables=_MIB,
     cache=500 * _MIB,
+    n_slots=4,
     figures=_FIGURES,
 )
 _CONTEXT = 400 + 40 + 30 + 20 + 1

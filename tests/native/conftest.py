@@ -48,7 +48,7 @@ def load(native_log: NativeLog, gguf: Path) -> Load:
             Model(path, config, native_log, lambda _fraction: True) as model,
             open_runner(model, config, plan=plan, log=native_log) as runner,
         ):
-            yield Loaded(runner, Vocab(model.vocab_pointer), plan, model)
+            yield Loaded(runner, Vocab(model.vocab_pointer), runner.plan, model)
 
     return open_model
 

@@ -449,6 +449,8 @@ def test_random_walk_computes_what_computing_it_anew_does(
     if "flash_attention" in more and name != "llama":
         pytest.skip("said of plain memories")
     options = OPTIONS | more
+    if "max_batch_total_tokens" in more and name in STATEFUL:
+        options |= {"max_batch_size": 8}  # they have no spare slots, and so many fill the cells
     alone = options | {"max_batch_size": 1, "max_batch_total_tokens": 768}
     with (
         load_tiny(name, kv_layout=layout, **options) as loaded,

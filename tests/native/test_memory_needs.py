@@ -147,3 +147,15 @@ def test_needs_of_every_kind_of_memory_are_what_is_then_reserved(
     assert needs.figures.states == taken.states
     assert taken.cells + taken.states > 0
     assert needs.figures.host_compute == taken.host_compute > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "n_slots"), [("llama", 8), ("gemma3", 8), ("mamba", 4), ("jamba", 4)]
+)
+def test_unified_layout_has_spare_slots_only_where_they_cost_nothing(
+    load_tiny: LoadTiny, name: str, n_slots: int
+) -> None:
+    """A recurrent state is there for each slot, used or not."""
+    with load_tiny(name, kv_layout="unified", max_batch_size=4) as loaded:
+        assert (loaded.plan.n_sequences, loaded.plan.n_slots) == (4, n_slots)
+        assert loaded.runner.n_slots == loaded.runner.description.n_slots == n_slots

@@ -1,5 +1,6 @@
 """Puts the parts of the decode thread together, for the server and for tests."""
 
+import logging
 import sys
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ from tgi_llama.engine.placement import Placement
 from tgi_llama.engine.prefill_budget import PrefillBudget, StepBudget
 from tgi_llama.engine.prefix_cache import PrefixCache
 from tgi_llama.engine.scheduler import Scheduler
+
+_log = logging.getLogger(__name__)
 
 
 def _plenty() -> int:
@@ -56,17 +59,24 @@ def make_loop(
         max_batch_tokens=runner.max_batch_tokens,
         max_prefill_tokens=options.max_prefill_tokens,
         max_outputs=runner.max_outputs,
+        n_beside=0 if plan.unified else 1,
         fewest_leapt=1 if plan.unified else FEWEST_IN_STREAMS,
     )
     if runner.max_batch_tokens < plan.n_sequences:
         raise ValueError("a step must have room for one token of every sequence")
     if runner.max_outputs <= plan.n_sequences:
         raise ValueError("a step must have room for one output of every sequence and one more")
+    cache_ram_bytes = options.cache_ram_bytes if options.prefix_cache else 0
+    if options.prefix_cache and cache_ram_bytes == 0 and not runner.can_cut:
+        _log.warning(
+            "no host memory for saved cells (--cache-ram 0): this model's cannot be cut, so of"
+            " prompts that begin alike only those are shared that go on where a slot ends"
+        )
     cache = PrefixCache(
         can_cut=runner.can_cut,
         shortest_copy=runner.shortest_copy,
         fewest_reused=FEWEST_REUSED,
-        host=HostCache(options.cache_ram_bytes if options.prefix_cache else 0),
+        host=HostCache(cache_ram_bytes),
         is_enabled=options.prefix_cache,
     )
     placement = Placement(

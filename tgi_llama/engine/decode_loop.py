@@ -10,7 +10,8 @@ One step: take the commands that wait, give out slots, plan, build the batch, pu
 before made, decode, then for each row choose a token, detokenise it, look for stop strings, and
 note what ended. Publishing comes right before the decode, because it wakes the Trio thread, which
 then wants the interpreter lock: here we are about to let go of it for long. Only the wait for a
-command when there is nothing to do blocks.
+command when there is nothing to do blocks; before it, idle slots are saved whose cells would take
+too long later.
 
 Every submitted request gets exactly one terminal event: a ``TokenEvent`` with ``finish``, or a
 ``Failed``. A failure is confined to the sequences it concerns; ``_deal_with`` says which those are.
@@ -137,6 +138,7 @@ class DecodeLoop:
         """Waits for a command when idle, then computes one step. False after ``Stop``."""
         if self.scheduler.is_idle:
             self.publish_last()
+            self._use_idle_time()
             self._apply(self.commands.get())
             self._step_began = perf_counter()
         self._n_steps += 1
@@ -147,15 +149,14 @@ class DecodeLoop:
             self._finish_step(StepPlan(()), [], watch)
             return False
         placing = perf_counter()
-        self.placement.settle()
-        plan = self.placement.make_room(self.scheduler.schedule())
+        plan = self.placement.plan_step()
         watch.placement = perf_counter() - placing
         prefill = [chunk.n_tokens for chunk in plan.chunks if chunk.is_prefill]
         if plan.chunks:
             self._compute(plan.chunks, watch)
             is_noted = prefill or self._n_steps % _NOTED_EVERY == 0
             if is_noted and not watch.failed and not plan.n_leapt:
-                self.scheduler.budget.note(
+                self.scheduler.note(
                     n_decode=len(plan.chunks) - len(prefill),
                     n_prefill=sum(prefill),
                     seconds=watch.decode,
@@ -168,6 +169,16 @@ class DecodeLoop:
         if self._unpublished is not None:
             publication, self._unpublished = self._unpublished, None
             self.publish(publication)
+
+    def _use_idle_time(self) -> None:
+        """Saves what could not be saved beside streams, until nothing is left or a command has
+        come: that one waits for one state at most."""
+        n_before = self.placement.host.n_entries
+        while self.commands.empty() and self.placement.save_ahead():
+            pass
+        if self.placement.host.n_entries != n_before:
+            watch = Stopwatch(started=perf_counter())
+            self.publish(Publication((), self._report(StepPlan(()), [], watch)))
 
     # Commands
 
@@ -247,6 +258,7 @@ class DecodeLoop:
                 self._take_chunk(chunk, row, watch)
         if late:
             self._take_late(late, watch)
+        self.placement.step_worked()
 
     def _take_chunk(self, chunk: Chunk, row: int, watch: Stopwatch) -> None:
         """Takes what a chunk yields, whose last row is ``row``."""
@@ -312,7 +324,7 @@ class DecodeLoop:
         """
         match error:
             case OutOfCells():
-                if not self.placement.out_of_cells():
+                if not self.placement.out_of_cells(sum(chunk.n_tokens for chunk in chunks)):
                     newest = max((chunk.sequence for chunk in chunks), key=age)
                     self._fail(newest, GenerationError(f"no cells are left: {error}"))
             case DecodeAborted():
@@ -441,7 +453,7 @@ class DecodeLoop:
             n_prefill_sequences=len(prefill),
             n_prefill_tokens=sum(prefill),
             n_generated_tokens=watch.n_tokens,
-            n_joined=self.placement.take_joined(),
+            n_joined=self.placement.log.take_joined(),
             n_queued=scheduler.n_queued,
             n_running=scheduler.n_running,
             n_reserved_cells=scheduler.n_reserved_cells,
@@ -455,5 +467,5 @@ class DecodeLoop:
             n_forced_tokens=watch.n_forced,
             placement_s=watch.placement,
             prefill_budget=plan.prefill_budget,
-            placement=self.placement.take_report(),
+            placement=self.placement.log.take_report(),
         )

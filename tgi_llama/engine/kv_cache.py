@@ -36,7 +36,8 @@ class KvPlan:
     n_sequences: int
     """The most sequences that run at a time."""
     n_slots: int
-    """In the unified layout there are more slots than sequences: idle ones cost it nothing."""
+    """In the unified layout there are more slots than sequences, since idle ones cost it nothing;
+    but for models with recurrent states (``without_spare_slots``)."""
     n_cells: int
     """Cells in all."""
     cells_per_slot: int
@@ -47,6 +48,10 @@ class KvPlan:
         """Cells that ended sequences may keep. In the unified layout every token looks at all
         cells below the last one in use, so too many idle ones slow everybody down."""
         return self.n_cells // 4 if self.unified else self.n_cells
+
+    def without_spare_slots(self) -> "KvPlan":
+        """For a model that has a state for each slot, used or not."""
+        return attrs.evolve(self, n_slots=self.n_sequences)
 
 
 def plan_kv(*, layout: str, n_slots: int, cells_per_sequence: int, n_cells: int) -> KvPlan:

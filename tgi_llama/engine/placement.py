@@ -18,7 +18,8 @@ others that go on, the highest one moves into its place (``close_gap``). What an
 that is in the way moves to an empty one, if there is any.
 
 In the unified layout slots cost nothing, but cells are shared, and more may be promised than there
-are. A sequence starts as soon as there is room for its known tokens and a little growth. When the
+are. A sequence starts as soon as there is room for its known tokens and a little growth. While the
+first in the queue waits for that, a few smaller ones may pass it. When the
 next step does not fit, idle slots go first; then the newest sequence is saved to host memory, goes
 to the head of the queue, and goes on later from where it was. The oldest is never taken, so
 somebody always finishes, and then there is room for the others.
@@ -33,9 +34,12 @@ import attrs
 
 from tgi_llama.engine.batch import StepPlan
 from tgi_llama.engine.cell_ledger import CellLedger
+from tgi_llama.engine.cell_limit import CellLimit
+from tgi_llama.engine.checkpoints import checkpoints
 from tgi_llama.engine.host_cache import HostCache, HostEntry
 from tgi_llama.engine.kv_cache import KvPlan, SlotPool
 from tgi_llama.engine.model_runner import ModelRunner, SlotId
+from tgi_llama.engine.placement_log import PlacementLog
 from tgi_llama.engine.prefix_cache import (
     Finding,
     Pending,
@@ -47,7 +51,7 @@ from tgi_llama.engine.prefix_cache import (
 from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.engine.sequence import Phase, Sequence, age
 from tgi_llama.engine.slot_cells import SlotCells
-from tgi_llama.generation import CacheOutcome, PlacementReport, TokenId
+from tgi_llama.generation import CacheOutcome, TokenId
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +59,13 @@ _GROWTH = 16
 """Free cells that a sequence must find beyond its known tokens, for itself and for each other one
 that runs, before it starts in the unified layout: otherwise it might have to leave at once."""
 
+_MOST_LOOKUPS = 4
+"""So many that have more tokens than there are free cells are looked up at a time, because others
+may have computed most of them: a look-up goes through all tokens."""
+
 _WORTH_MOVING = 8
 """Tokens that a sequence may still generate for a move to another slot to pay: a move of a stream
 costs less than a quarter of a step, a gap a quarter of each (docs/performance.md)."""
-
-_QUIET_STEPS = 32
-"""So many steps may pass without a report while sequences only grow."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -76,25 +81,25 @@ class Placement:
     free_bytes: Callable[[], int]
     """Host memory that can be had now."""
     cells: SlotCells = attrs.field(init=False)
-    _outcomes: list[tuple[CacheOutcome, int]] = attrs.field(factory=list, init=False)
-    _n_joined: int = attrs.field(default=0, init=False)
-    _n_preempted: int = attrs.field(default=0, init=False)
-    _n_evicted_before: int = attrs.field(default=0, init=False)
-    """At the last report."""
-    _has_changed: bool = attrs.field(default=False, init=False)
-    """Slots have changed hands since the last report."""
+    log: PlacementLog = attrs.field(init=False)
+    limit: CellLimit = attrs.field(init=False)
+    """Of all slots together, in the unified layout."""
     _is_short: bool = attrs.field(default=False, init=False)
     """llama.cpp has refused a batch for want of cells, and none has worked since."""
-    _n_quiet_steps: int = attrs.field(default=0, init=False)
+    _n_moves_known: int = attrs.field(default=-1, init=False)
+    """``Scheduler.n_moves`` when nobody could pass the head."""
 
     def __attrs_post_init__(self) -> None:
+        self.limit = CellLimit(self.plan.n_cells)
         self.cells = SlotCells(
             runner=self.runner,
             plan=self.plan,
+            limit=self.limit,
             cache=self.cache,
             patience_s=self._patience_s,
             free_bytes=self.free_bytes,
         )
+        self.log = PlacementLog(self.cells)
 
     @property
     def host(self) -> HostCache:
@@ -110,19 +115,32 @@ class Placement:
 
     # Between two steps
 
+    def plan_step(self) -> StepPlan:
+        """Settles, and plans a step that finds its cells. What saving, restoring and copying have
+        taken since the last plan is counted against the prompts' part of it."""
+        self.settle()
+        plan = self.make_room(self.scheduler.schedule(spent_s=self.cells.spent_s))
+        self.cells.spent_s = 0.0
+        return plan
+
+    def save_ahead(self) -> bool:
+        """For when nobody runs: see ``SlotCells.save_ahead``."""
+        is_more = self.cells.save_ahead(self.scheduler.budget.spare_s(1))
+        self.cells.spent_s = 0.0
+        self.log.has_changed = True
+        return is_more
+
     def settle(self) -> None:
         """Lets those go on that waited for another's cells, and gives slots to the queue, for as
         long as running streams may be held up."""
         if not self.scheduler.has_news:
             return
-        self._has_changed = True
-        for sequence in self.scheduler.running():
-            if sequence.phase is Phase.WAITING:
-                self._follow(sequence)
+        self.log.has_changed = True
+        self._follow_leaders()
         if self._is_short and self.scheduler.n_running > 0:
             return
         patience_s, started = self._patience_s(), perf_counter()
-        while self.scheduler.head is not None and self._place(self.scheduler.head):
+        while self._place_one():
             if patience_s is not None and perf_counter() - started > patience_s:
                 break
         if self.plan.unified:
@@ -141,20 +159,22 @@ class Placement:
         ):
             self.cells.evict(self.slots.idle_slots()[0])
 
-    def out_of_cells(self) -> bool:
-        """llama.cpp has fewer cells than the books say. Makes somebody give way, and lets nobody in
-        before a step has worked, for he might want the same cells. False when there is nobody."""
+    def out_of_cells(self, n_tokens: int) -> bool:
+        """llama.cpp has fewer cells than the books say, and has refused a batch of ``n_tokens``.
+        Makes somebody give way, and lets nobody in before a step has worked, for he might want the
+        same cells. False when there is nobody."""
         self._is_short = True
+        self.limit.refused(self.ledger.n_used, n_tokens)
         return self.relieve()
 
     def make_room(self, plan: StepPlan) -> StepPlan:
         """Sees to it that the step finds free cells, and returns it, or a smaller one."""
         while (
             self.plan.unified
-            and self.ledger.n_used + plan.n_tokens > self.plan.n_cells
+            and self.ledger.n_used + plan.n_tokens > self.limit.n_cells
             and self.relieve()
         ):
-            plan = self.scheduler.schedule(again=True)
+            plan = self.scheduler.schedule(again=True, spent_s=self.cells.spent_s)
         return plan
 
     def relieve(self) -> bool:
@@ -172,11 +192,15 @@ class Placement:
 
     def computed(self, sequence: Sequence, n_tokens: int) -> None:
         """The sequence has that many cells more."""
-        self._is_short = False
         slot = _slot_of(sequence)
         self.ledger.extend(slot, n_tokens)
         if sequence.checkpoints and sequence.n_cached in sequence.checkpoints:
             self.cells.save(slot, sequence.n_cached)
+
+    def step_worked(self) -> None:
+        """All cells of a step are computed."""
+        self._is_short = False
+        self.limit.worked(self.ledger.n_used)
 
     def rewind(self, sequence: Sequence) -> None:
         """Cuts off what a decode that was broken off may have added. Where that cannot be done, the
@@ -206,7 +230,7 @@ class Placement:
     def release(self, sequence: Sequence, *, cells_known: bool = True) -> None:
         """The sequence has ended. Its slot becomes idle, or empty where its cells are of no use."""
         slot, length = sequence.slot, sequence.n_cached
-        self._has_changed = True
+        self.log.has_changed = True
         self.scheduler.finish(sequence)
         sequence.leader = None
         if sequence.saved is not None:
@@ -218,38 +242,35 @@ class Placement:
             self.cells.empty(slot)
             return
         self.cache.retire(slot, length)
-        self.slots.retire(slot)
-
-    def take_report(self) -> PlacementReport | None:
-        """What happened since the last call, and what is held now. None in most steps in which
-        sequences only grow."""
-        self._n_quiet_steps += 1
-        if not self._has_changed and self._n_quiet_steps < _QUIET_STEPS:
-            return None
-        self._has_changed, self._n_quiet_steps = False, 0
-        report = PlacementReport(
-            outcomes=tuple(self._outcomes),
-            n_preempted=self._n_preempted,
-            n_cells_used=self.ledger.n_used,
-            n_idle_slots=self.slots.n_idle,
-            host_bytes=self.host.n_bytes,
-            n_host_entries=self.host.n_entries,
-            n_evicted=self.host.n_evicted - self._n_evicted_before,
-        )
-        self._outcomes.clear()
-        self._n_preempted = 0
-        self._n_evicted_before = self.host.n_evicted
-        return report
-
-    def take_joined(self) -> int:
-        """How many sequences have got their first slot since the last call."""
-        n_joined, self._n_joined = self._n_joined, 0
-        return n_joined
+        self.cells.retire(slot)
 
     # Slots
 
+    def _place_one(self) -> bool:
+        """Gives the head of the queue a slot, or one that may pass it. False when all have to
+        wait."""
+        head = self.scheduler.head
+        return head is not None and (self._place(head) or self._place_passer())
+
+    def _place_passer(self) -> bool:
+        """Unified layout: the head may wait for more cells than others need. Nobody is asked again
+        before somebody has come or gone. False when there is nobody."""
+        is_known = self._n_moves_known == self.scheduler.n_moves
+        if not self.plan.unified or is_known or self.slots.n_busy >= self.plan.n_sequences:
+            return False
+        n_free, n_lookups = self._n_free(), 0
+        for sequence in self.scheduler.passers():
+            if len(sequence.tokens) > n_free:  # but for what it may share with those that run
+                n_lookups += 1
+                if sequence.saved is not None or n_lookups > _MOST_LOOKUPS:
+                    continue
+            if self._place(sequence):
+                return True
+        self._n_moves_known = self.scheduler.n_moves
+        return False
+
     def _place(self, sequence: Sequence) -> bool:
-        """Gives the head of the queue a slot. False when it has to wait."""
+        """Gives a queued sequence a slot. False when it has to wait."""
         if self.slots.n_busy >= self.plan.n_sequences:
             return False
         if sequence.saved is not None:
@@ -261,13 +282,13 @@ class Placement:
             source = self._start(sequence, finding.source)
             self._attach(sequence, attrs.evolve(finding, source=source))
         self.cache.own(_slot_of(sequence), sequence)
-        self._n_joined += not sequence.has_joined
+        self.log.n_joined += not sequence.has_joined
         sequence.has_joined = True
         return True
 
     def _resume(self, sequence: Sequence, entry: HostEntry) -> bool:
         """Goes on with a sequence that had to leave from its saved cells, or, where they cannot be
-        restored, from its tokens. False when it has to wait."""
+        restored, from its tokens and what others have of them. False when it has to wait."""
         if not self._fits(sequence, None):
             return False
         self._start(sequence, None)
@@ -275,6 +296,8 @@ class Placement:
         sequence.n_cached = self.cells.restore(slot, entry)
         sequence.saved = None
         self.host.remove(entry)
+        if sequence.n_cached == 0:
+            self._attach(sequence, self.cache.find(sequence))
         if sequence.n_left == 1 and sequence.n_generated > 0:
             sequence.phase = Phase.DECODE
         self.cache.own(slot, sequence)
@@ -300,7 +323,9 @@ class Placement:
         self.slots.take(slot)
         self.scheduler.start(sequence, slot)
         if not self.cache.can_cut:
-            sequence.checkpoints = self._checkpoints(sequence)
+            sequence.checkpoints = checkpoints(
+                sequence.request.prompt_ids, self.ends_turn, fewest=self.cache.fewest_reused
+            )
         return source
 
     def _spare(self, source: Resident) -> Resident:
@@ -350,18 +375,6 @@ class Placement:
         self.cells.empty(source)
         return True
 
-    def _checkpoints(self, sequence: Sequence) -> tuple[int, ...]:
-        """Where to save cells on the way, for prompts that begin alike: behind the first message,
-        which many chats may share, before the last one, and before the last token, for this
-        chat's next turn."""
-        last = sequence.n_prompt - 1
-        ends = [
-            position
-            for position, token in enumerate(sequence.request.prompt_ids[:last], start=1)
-            if position >= self.cache.fewest_reused and self.ends_turn(token)
-        ]
-        return tuple(sorted({*ends[:1], *ends[-1:], last} - {0}))
-
     def _fits(self, sequence: Sequence, source: Source | None) -> bool:
         """Whether there are cells for the sequence to start with, the idle ones included."""
         if not self.plan.unified or self.scheduler.n_running == 0:
@@ -370,13 +383,18 @@ class Placement:
             isinstance(source, Resident) and not self.slots.is_idle(source.slot)
         )
         n_wanted = len(sequence.tokens) - (source.length if is_shared and source else 0)
+        return n_wanted <= self._n_free()
+
+    def _n_free(self) -> int:
+        """Unified layout: cells that are neither in use nor promised to prompts nor wanted for
+        growth, once one sequence more runs. Idle ones are free."""
         n_promised = sum(
             each.n_left - each.join_at
             for each in self.scheduler.running()
             if each.phase is not Phase.DECODE
         )
         n_growth = _GROWTH * (self.scheduler.n_running + 1)
-        return self.cells.n_busy + n_promised + n_wanted + n_growth <= self.plan.n_cells
+        return self.limit.n_cells - self.cells.n_busy - n_promised - n_growth
 
     # Beginnings from elsewhere
 
@@ -396,15 +414,26 @@ class Placement:
         sequence.n_cached = length
         if not sequence.was_preempted:
             sequence.n_reused = length
-            self._outcomes.append((outcome, length))
+            self.log.outcomes.append((outcome, length))
+
+    def _follow_leaders(self) -> None:
+        """Lets those go on that wait for others' cells, where these are there or will not be. Each
+        once, and whom it waits for first: with the next step that one may be past the place, and
+        cannot be cut."""
+        waiting = {each: None for each in self.scheduler.running() if each.phase is Phase.WAITING}
+        while waiting:
+            chain = [next(iter(waiting))]
+            del waiting[chain[-1]]
+            while (leader := chain[-1].leader) is not None and leader in waiting:
+                del waiting[leader]
+                chain.append(leader)
+            for sequence in reversed(chain):
+                self._follow(sequence)
 
     def _follow(self, sequence: Sequence) -> None:
         """Lets a sequence that waits go on, if its leader has got there or will not."""
         leader = sequence.leader
         assert leader is not None
-        if leader.phase is Phase.WAITING:
-            # First, because with the next step it may be past the place, and cannot be cut.
-            self._follow(leader)
         if leader.phase is Phase.WAITING or (
             leader.phase is Phase.PREFILL and leader.n_cached < sequence.join_at
         ):
@@ -426,11 +455,13 @@ class Placement:
         sequence.was_preempted = True
         self.scheduler.requeue(sequence)
         self.cells.empty(slot)
-        self._n_preempted += 1
+        self.log.n_preempted += 1
 
     def _patience_s(self) -> float | None:
-        n_decoding = sum(each.phase is Phase.DECODE for each in self.scheduler.running())
-        return self.scheduler.budget.target_s(n_decoding) if n_decoding else None
+        """How long those that decode may be held up now; None where there are none."""
+        phases = [each.phase for each in self.scheduler.running()]
+        n_decode, n_prompts = phases.count(Phase.DECODE), phases.count(Phase.PREFILL)
+        return self.scheduler.budget.spare_s(n_decode, n_prompts=n_prompts) if n_decode else None
 
 
 def _slot_of(sequence: Sequence) -> SlotId:

@@ -60,19 +60,25 @@ _ALONE_FACTOR = 6.0
 too often, large ones hold up whoever comes next."""
 
 
+_BESIDE_S = 0.22
+"""What 64 tokens of a prompt take beside six streams of the 0.5 B shape on two cores, behind a
+thousand others. Less would mean smaller chunks, which are half as quick (docs/performance.md)."""
+
 _MANY_STREAMS = 12
 _MANY_S = 0.4
-"""Where at least twelve sequences decode or have prompts to compute, a step with prompts may take
-0.4 s. Small chunks are slow, and what that costs all of them is more than the wait: 16 streams of
-the 0.5 B shape made 0.91 of llama-server's tokens with 150 ms, and 1.01 with 400."""
+"""Where at least twelve sequences decode or have prompts to compute, a step may take 0.4 s. Small
+chunks are slow, and what that costs all of them is more than the wait: 16 streams of the 0.5 B
+shape made 0.91 of llama-server's tokens with 150 ms, and 1.01 with 400."""
 
 
 class StepBudget(Protocol):
     """What the scheduler asks; ``PrefillBudget`` says what the methods mean."""
 
-    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int: ...
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0, spent_s: float = 0.0) -> int: ...
 
-    def target_s(self, n_decode: int) -> float: ...
+    def target_s(self, n_decode: int, *, n_prompts: int = 0) -> float: ...
+
+    def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float: ...
 
     def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None: ...
 
@@ -110,13 +116,13 @@ class PrefillBudget:
     decode thread only.
 
     Without a target it is ``automatic_factor`` times what a step takes without prompts, at least
-    ``min_target_s``, and for prompts at least 0.4 s where many sequences run. Where nothing decodes
-    no stream waits, but a newcomer does: there it is ``alone_s``, and more for models that take
-    long for a token.
+    ``min_target_s``, and at least 0.4 s where many sequences run. Where nothing decodes no stream
+    waits, but a newcomer does: there it is ``alone_s``, and more for models that take long for a
+    token.
     """
 
     _target_s: float | None
-    _min_target_s: float = attrs.field(default=0.15, kw_only=True)
+    _min_target_s: float = attrs.field(default=_BESIDE_S, kw_only=True)
     _automatic_factor: float = attrs.field(default=3.0, kw_only=True)
     _alone_s: float = attrs.field(default=0.15, kw_only=True)
     _bases: dict[int, _Recent] = attrs.field(factory=dict, init=False)
@@ -139,28 +145,34 @@ class PrefillBudget:
             if len(base.values) == _N_TRUSTED_BASES:
                 bisect.insort(self._trusted, n_decode)
 
-    def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:
+    def n_tokens(self, n_decode: int, *, n_prompts: int = 0, spent_s: float = 0.0) -> int:
         """The largest of CHUNK_SIZES that keeps a step with ``n_decode`` decoding sequences within
         the target; the smallest if none does, so that prompts always get on. ``n_prompts``: the
-        sequences whose prompts are to be computed."""
-        target_s, base_s = self.target_s(n_decode), self._base_s(n_decode)
-        if self._target_s is None and n_decode > 0 and n_decode + n_prompts >= _MANY_STREAMS:
-            target_s = max(target_s, _MANY_S)
-        n_tokens, token_s = self._largest_within(target_s - base_s)
+        sequences whose prompts are to be computed; ``spent_s``: what has gone of the step's time
+        for other things."""
+        target_s = self.target_s(n_decode, n_prompts=n_prompts)
+        base_s = self._base_s(n_decode)
+        n_tokens, token_s = self._largest_within(target_s - base_s - spent_s)
         self._last = PrefillBudgetStatistics(
             n_tokens=n_tokens, target_s=target_s, base_s=base_s, token_s=token_s
         )
         return n_tokens
 
-    def target_s(self, n_decode: int) -> float:
-        """How long a step with ``n_decode`` decoding sequences may take, whatever holds them up.
-        ``n_tokens`` allows prompts more where many sequences run."""
+    def target_s(self, n_decode: int, *, n_prompts: int = 0) -> float:
+        """How long a step with ``n_decode`` decoding sequences may take, whatever holds them up,
+        while ``n_prompts`` others have prompts to be computed."""
         if n_decode == 0:
             return max(self._alone_s, _ALONE_FACTOR * self._base_s(1))
         if self._target_s is not None:
             return self._target_s
-        base_s = self._base_s(n_decode)
-        return max(self._min_target_s, self._automatic_factor * base_s)
+        least_s = self._min_target_s
+        if n_decode + n_prompts >= _MANY_STREAMS:
+            least_s = max(least_s, _MANY_S)
+        return max(least_s, self._automatic_factor * self._base_s(n_decode))
+
+    def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float:
+        """How much of the target a step without prompts leaves."""
+        return max(0.0, self.target_s(n_decode, n_prompts=n_prompts) - self._base_s(n_decode))
 
     def statistics(self) -> PrefillBudgetStatistics | None:
         """None before the first budget."""

@@ -2,17 +2,19 @@
 
 Theory of operation
 -------------------
-A submitted sequence waits in a queue (first come, first served) until ``engine/placement.py`` finds
-a slot for it. From then on every step serves it: a running sequence decodes one token, a new one
-has a chunk of its prompt computed. What prompts may add to a step is a budget of measured
-milliseconds (``engine/prefill_budget.py``), because every running stream waits for the whole step;
+A submitted sequence waits in a queue (first come, first served, but for what
+``engine/waiting_queue.py`` says) until ``engine/placement.py`` finds a slot for it. From then on
+every step serves it: a running sequence decodes one token, a new one has a chunk of its prompt
+computed. What prompts may add to a step is a budget of measured milliseconds
+(``engine/prefill_budget.py``), because every running stream waits for the whole step;
 ``max_prefill_tokens`` caps it. Where nobody decodes there is a bound as well, because whoever comes
 next waits for the step too; only a prompt that has been alone for a few steps has whole batches.
 
 While more prompts are about to be done than sequences decode, the latter are held back for a few
-steps: most of those who wait then wait for the prompts, and a decode costs nearly the same for one
-sequence as for many. So a burst of requests soon decodes together, and nearly as fast as if all
-prompts had come in one batch; but the first are answered long before the last.
+steps, and for ``_MOST_HELD_TARGETS`` times their target at most: most of those who wait then wait
+for the prompts, and a decode costs nearly the same for one sequence as for many. So a burst of
+requests soon decodes together, and nearly as fast as if all prompts had come in one batch; but the
+first are answered long before the last.
 
 Among prompts, the one with the fewest tokens left goes first, so that short ones pass long ones.
 Every ``_TURNS``-th turn belongs to the one that has been running longest, so that none starves: a
@@ -30,8 +32,6 @@ A sequence that ends gives slot and cells back before the next step is planned, 
 joins at the very next step (continuous batching).
 """
 
-import itertools
-from collections import OrderedDict
 from collections.abc import Iterator
 
 import attrs
@@ -40,7 +40,8 @@ from tgi_llama.engine.batch import Chunk, StepPlan
 from tgi_llama.engine.leaps import Room, with_leaps
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.prefill_budget import StepBudget
-from tgi_llama.engine.sequence import Phase, Sequence, age
+from tgi_llama.engine.sequence import Phase, Sequence
+from tgi_llama.engine.waiting_queue import WaitingQueue
 from tgi_llama.generation import RequestId, TokenId
 
 _TURNS = 4
@@ -51,12 +52,23 @@ _FEWEST_TOKENS = 8
 half of it, unless that finishes the other: in the streams layout each part of another length is a
 physical batch of its own."""
 
+_LONG = 4
+"""A prompt that needs more than so many steps does not share one with others, whose clients would
+wait for it."""
+
 _SMALL_REST = 0.25
 """A rest of a prompt beyond the budget, but at most this share of it, is computed as well: a step
 of its own would cost more."""
 
+_SMALL_REST_BESIDE = 0.1
+"""The same where streams wait for the step."""
+
 _MOST_HELD = 8
 """After so many steps without them, sequences that decode have their turn."""
+
+_MOST_HELD_TARGETS = 4
+"""... and after so many times what a step beside them may take: the longest wait between two tokens
+is that, and the step that decodes."""
 
 _ALONE_AFTER = 2
 """A prompt that has been the only one for more than so many steps is computed in whole batches."""
@@ -73,13 +85,17 @@ class Scheduler:
     """Most prompt tokens in a step in which other sequences decode."""
     max_outputs: int
     """Most rows of logits in a step; more than the number of sequences that may run."""
+    n_beside: int = 0
+    """How many of a prompt's tokens a step beside decoding sequences takes on top of the budget:
+    those that llama.cpp computes in one physical batch with the decoded tokens. The others are then
+    as many as the budget says: 64 tokens are quicker than 63 (docs/performance.md)."""
     fewest_leapt: int = 1
     """Forced tokens of a sequence that are worth a longer step for the others (``leaps``)."""
-    _queue: OrderedDict[RequestId, Sequence] = attrs.field(factory=OrderedDict, init=False)
-    """Oldest first. Clients that leave may be many at once, and are found by their ids; the first
-    of a plain dict from which many have been taken would have to be searched for."""
+    _queue: WaitingQueue = attrs.field(factory=WaitingQueue, init=False)
     _running: dict[RequestId, Sequence] = attrs.field(factory=dict, init=False)
     """In order of admission."""
+    _n_reserved_cells: int = attrs.field(default=0, init=False)
+    _n_moves: int = attrs.field(default=0, init=False)
     _n_turns: int = attrs.field(default=0, init=False)
     """Steps with prompts since the one that has been running longest had its turn; the last plan is
     one of them."""
@@ -87,6 +103,10 @@ class Scheduler:
     """Whether the last plan with prompts gives that one its turn."""
     _n_held: int = attrs.field(default=0, init=False)
     """Steps in a row before the last plan in which sequences that decode were held back."""
+    _held_s: float = attrs.field(default=0.0, init=False)
+    """What those took."""
+    _spent_s: float = attrs.field(default=0.0, init=False)
+    """What had gone of the last plan's step."""
     _is_holding: bool = attrs.field(default=False, init=False)
     """Whether the last plan does that."""
     _n_alone: int = attrs.field(default=0, init=False)
@@ -110,7 +130,7 @@ class Scheduler:
     @property
     def n_reserved_cells(self) -> int:
         """Cells that the running sequences may come to need."""
-        return sum(sequence.n_cells_needed for sequence in self._running.values())
+        return self._n_reserved_cells
 
     @property
     def is_idle(self) -> bool:
@@ -119,7 +139,16 @@ class Scheduler:
     @property
     def head(self) -> Sequence | None:
         """Whose turn it is to get a slot."""
-        return next(iter(self._queue.values()), None)
+        return self._queue.head
+
+    @property
+    def n_moves(self) -> int:
+        """Rises whenever somebody comes, gets a slot, loses it or ends."""
+        return self._n_moves
+
+    def passers(self) -> list[Sequence]:
+        """Who may get a slot before the head, where that waits for cells: see ``WaitingQueue``."""
+        return self._queue.passers()
 
     def running(self) -> tuple[Sequence, ...]:
         """Those with a slot, in order of admission."""
@@ -128,79 +157,79 @@ class Scheduler:
     def sequences(self) -> Iterator[Sequence]:
         """All unfinished sequences, running ones first."""
         yield from self._running.values()
-        yield from self._queue.values()
+        yield from self._queue
 
     def submit(self, sequence: Sequence) -> None:
         """Appends to the queue."""
         self._steady = None
-        self._queue[sequence.request_id] = sequence
+        self._n_moves += 1
+        self._queue.append(sequence)
 
     def find(self, request_id: RequestId) -> Sequence | None:
         """The unfinished sequence of that request."""
-        return self._running.get(request_id) or self._queue.get(request_id)
+        return self._running.get(request_id) or self._queue.find(request_id)
 
     def start(self, sequence: Sequence, slot: SlotId) -> None:
-        """Gives the head of the queue its slot."""
+        """Gives a queued sequence, the head or one that passes it, its slot."""
         self._steady = None
-        _, head = self._queue.popitem(last=False)
-        assert head is sequence
+        self._n_moves += 1
+        self._queue.take(sequence)
         sequence.slot = slot
         sequence.phase = Phase.PREFILL
         self._running[sequence.request_id] = sequence
+        self._n_reserved_cells += sequence.n_cells_needed
 
     def requeue(self, sequence: Sequence) -> None:
         """Takes the slot from a running sequence, which goes on as soon as it gets another: before
         all that came after it."""
         self._steady = None
-        del self._running[sequence.request_id]
+        self._leave(sequence)
         sequence.slot = None
         sequence.phase = Phase.QUEUED
-        self._queue[sequence.request_id] = sequence
-        older = itertools.takewhile(lambda each: age(each) < age(sequence), self._queue.values())
-        for each in (sequence, *reversed(list(older))):
-            self._queue.move_to_end(each.request_id, last=False)
+        self._queue.put_back(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """Forgets the sequence."""
         self._steady = None
+        self._n_moves += 1
         if sequence.phase is Phase.QUEUED:
-            del self._queue[sequence.request_id]
+            self._queue.remove(sequence)
         else:
-            del self._running[sequence.request_id]
+            self._leave(sequence)
         sequence.slot = None
         sequence.phase = Phase.FINISHED
 
-    def schedule(self, *, again: bool = False) -> StepPlan:
+    def schedule(self, *, again: bool = False, spent_s: float = 0.0) -> StepPlan:
         """Plans the next step. An empty plan means: nothing to do. ``again``: instead of the plan
-        before, which was not carried out and so was nobody's turn."""
+        before, which was not carried out and so was nobody's turn. ``spent_s``: what has gone of
+        the step's time; streams wait for that as well."""
         if self._steady is not None:
             return self._steady
         decoding = [s for s in self._running.values() if s.phase is Phase.DECODE]
         prefilling = [s for s in self._running.values() if s.phase is Phase.PREFILL]
         if not again:
             self._n_held = self._n_held + 1 if self._is_holding else 0
+            self._held_s = self._held_s if self._is_holding else 0.0
             is_alone = len(prefilling) == 1 and not decoding and not self._queue
             self._n_alone = self._n_alone + 1 if is_alone else 0
+        self._spent_s = spent_s
         urgent = self._urgent(prefilling, decoding)
         self._is_holding = bool(urgent)
         served = [] if urgent else decoding
-        n_spare_rows = self.max_outputs - len(self._running)
-        chunks = [Chunk(sequence, 1) for sequence in served]
-        n_leapt = 0
-        if any(sequence.n_left > 1 for sequence in served):
-            chunks = self._with_leaps(served, n_spare_rows)
-            n_leapt = sum(chunk.n_tokens for chunk in chunks) - len(served)
-            n_spare_rows -= sum(max(0, chunk.n_outputs - 1) for chunk in chunks)
+        room = Room(
+            n_tokens=self.max_batch_tokens - len(served),
+            n_rows=self.max_outputs - len(self._running),
+        )
+        chunks = self._decode_chunks(served, room)
+        n_leapt = sum(chunk.n_tokens for chunk in chunks) - len(served)
         budget = 0
         if prefilling:
-            room = self.max_batch_tokens - len(served) - n_leapt
             if decoding:
-                room = min(room, self.max_prefill_tokens)
-            budget = room
-            if self._n_alone <= _ALONE_AFTER:
-                budget = min(room, self.budget.n_tokens(len(served), n_prompts=len(prefilling)))
+                room.n_tokens = min(room.n_tokens, self.max_prefill_tokens)
+            budget = self._prefill_budget(served, prefilling, room)
             turns = self._turns(urgent or prefilling, is_urgent=bool(urgent), again=again)
-            chunks += self._prefill_chunks(turns, budget, room, n_spare_rows)
+            rest = _SMALL_REST_BESIDE if served else _SMALL_REST
+            chunks += self._prefill_chunks(turns, budget, room, small_rest=rest)
         chunks.sort(key=_slot)
         plan = StepPlan(tuple(chunks), prefill_budget=budget, n_leapt=n_leapt)
         if len(decoding) == len(self._running) and not self._queue and not n_leapt:
@@ -226,6 +255,13 @@ class Scheduler:
         if sequence.n_left == 0:
             sequence.phase = Phase.DECODE
 
+    def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:
+        """The last plan was carried out, in ``seconds``: it decoded ``n_decode`` sequences and
+        computed ``n_prefill`` tokens of prompts. Plans without prompts may be left out."""
+        if self._is_holding:
+            self._held_s += self._spent_s + seconds
+        self.budget.note(n_decode=n_decode, n_prefill=n_prefill, seconds=seconds)
+
     def append(self, sequence: Sequence, token: TokenId) -> None:
         """Notes the token chosen for a sequence; the next step decodes it."""
         assert sequence.phase is Phase.DECODE
@@ -242,6 +278,7 @@ class Scheduler:
         slots = [sequence.slot for sequence in self._running.values()]
         assert None not in slots
         assert len(set(slots)) == len(slots), "a slot has two owners"
+        assert self._n_reserved_cells == sum(s.n_cells_needed for s in self._running.values())
         for sequence in self._running.values():
             assert sequence.phase in (Phase.WAITING, Phase.PREFILL, Phase.DECODE)
             assert 0 <= sequence.n_cached <= sequence.n_cells_needed
@@ -254,17 +291,23 @@ class Scheduler:
             else:
                 assert sequence.leader is None
                 assert sequence.n_left > 0
-        assert not self._queue.keys() & self._running.keys()
-        for request_id, sequence in self._queue.items():
-            assert sequence.request_id == request_id
-            assert sequence.phase is Phase.QUEUED
-            assert sequence.slot is None
-            assert sequence.leader is None
+        assert not {each.request_id for each in self._queue} & self._running.keys()
+        self._queue.check_invariants()
+
+    def _leave(self, sequence: Sequence) -> None:
+        """It runs no more."""
+        self._n_moves += 1
+        del self._running[sequence.request_id]
+        self._n_reserved_cells -= sequence.n_cells_needed
 
     def _urgent(self, prefilling: list[Sequence], decoding: list[Sequence]) -> list[Sequence]:
-        """The prompts that a step can finish, if more of them wait than sequences decode, so that
-        the step is theirs alone; else none."""
+        """The prompts that a step can finish, if more of them wait than sequences decode and these
+        can wait for that step, so that it is theirs alone; else none."""
         if not prefilling or not decoding or self._n_held >= _MOST_HELD:
+            return []
+        step_s = self.budget.target_s(0) * (1 + _SMALL_REST)
+        target_s = self.budget.target_s(len(decoding), n_prompts=len(prefilling))
+        if self._held_s + self._spent_s + step_s > _MOST_HELD_TARGETS * target_s:
             return []
         room = min(self.max_batch_tokens, self.max_prefill_tokens)
         most = min(room, int(self.budget.n_tokens(0) * (1 + _SMALL_REST)))
@@ -276,43 +319,64 @@ class Scheduler:
         if not again:
             self._n_turns = 1 if self._is_longest_turn else self._n_turns + 1
         self._is_longest_turn = self._n_turns >= _TURNS and not is_urgent
-        turns = sorted(prompts, key=self._n_to_go)
+        nearest = self._nearest_joins()
+        turns = sorted(prompts, key=lambda s: nearest.get(s, len(s.tokens)) - s.n_cached)
         if self._is_longest_turn:
             turns.remove(prompts[0])
             turns.insert(0, prompts[0])
         return turns
 
-    def _with_leaps(self, served: list[Sequence], n_spare_rows: int) -> list[Chunk]:
-        """The chunks of those that decode, where some have forced tokens to compute besides. The
-        others wait for these as for a prompt."""
-        n_tokens = self.max_batch_tokens - len(self._running)
+    def _decode_chunks(self, served: list[Sequence], room: Room) -> list[Chunk]:
+        """A token of each, and more of those that have forced ones to compute, for which the others
+        wait as for a prompt. Takes these from ``room``, but leaves every prompt a token."""
+        if all(sequence.n_left == 1 for sequence in served):
+            return [Chunk(sequence, 1) for sequence in served]
+        n_running = len(self._running)
+        n_most = self.max_batch_tokens - n_running
         if len(served) > 1:
-            n_tokens = min(n_tokens, self.max_prefill_tokens, self.budget.n_tokens(len(served)))
-        room = Room(n_tokens=n_tokens, n_rows=n_spare_rows)
-        return with_leaps(served, fewest=self._fewest_leapt(), room=room)
+            n_most = min(n_most, self.max_prefill_tokens, self.budget.n_tokens(len(served)))
+        leaps = Room(n_tokens=n_most, n_rows=room.n_rows)
+        chunks = with_leaps(served, fewest=self._fewest_leapt(), room=leaps)
+        room.n_tokens -= n_most - leaps.n_tokens
+        room.n_rows = leaps.n_rows
+        return chunks
 
     def _fewest_leapt(self) -> int:
         return self.fewest_leapt if len(self._running) > 1 else 1
 
+    def _prefill_budget(
+        self, served: list[Sequence], prefilling: list[Sequence], room: Room
+    ) -> int:
+        """Tokens of prompts that the step's time allows."""
+        if self._n_alone > _ALONE_AFTER:
+            return room.n_tokens
+        n_tokens = self.budget.n_tokens(
+            len(served), n_prompts=len(prefilling), spent_s=self._spent_s if served else 0.0
+        )
+        return min(room.n_tokens, n_tokens + self.n_beside if served else n_tokens)
+
     def _prefill_chunks(
-        self, turns: list[Sequence], budget: int, room: int, n_spare_rows: int
+        self, turns: list[Sequence], budget: int, room: Room, *, small_rest: float
     ) -> list[Chunk]:
-        """The prompts' parts of a step: ``budget`` tokens, and never more than ``room``."""
+        """The prompts' parts of a step: ``budget`` tokens, by that share more where it finishes a
+        prompt, and never more than there is room for, which is taken from ``room``."""
         chunks: list[Chunk] = []
-        least = max(_FEWEST_TOKENS, budget // 2)
+        whole, least = budget, max(_FEWEST_TOKENS, budget // 2)
         for sequence in turns:
-            if chunks and min(budget, room) < min(least, sequence.n_left):
+            is_small = min(budget, room.n_tokens) < min(least, sequence.n_left)
+            if chunks and (is_small or sequence.n_left > _LONG * whole):
                 break
-            chunk = self._chunk(sequence, budget, room=room, n_spare_rows=n_spare_rows)
+            most = min(room.n_tokens, int(budget * (1 + small_rest)))
+            chunk = self._chunk(sequence, budget, most=most, n_spare_rows=room.n_rows)
             chunks.append(chunk)
             budget -= chunk.n_tokens
-            room -= chunk.n_tokens
-            n_spare_rows -= max(0, chunk.n_outputs - 1)
+            room.n_tokens -= chunk.n_tokens
+            room.n_rows -= max(0, chunk.n_outputs - 1)
         return chunks
 
-    def _chunk(self, sequence: Sequence, budget: int, *, room: int, n_spare_rows: int) -> Chunk:
+    def _chunk(self, sequence: Sequence, budget: int, *, most: int, n_spare_rows: int) -> Chunk:
         n_tokens = min(sequence.n_left, max(budget, 1))
-        if n_tokens < sequence.n_left <= min(room, int(budget * (1 + _SMALL_REST))):
+        if n_tokens < sequence.n_left <= most:
             n_tokens = sequence.n_left
         stop = self._next_stop(sequence)
         if stop is not None:
@@ -331,10 +395,14 @@ class Scheduler:
     def _followers(self, sequence: Sequence) -> Iterator[Sequence]:
         return (each for each in self._running.values() if each.leader is sequence)
 
-    def _n_to_go(self, sequence: Sequence) -> int:
-        """Tokens until somebody can go on: those who wait, or the sequence itself."""
-        joins = (each.join_at - sequence.n_cached for each in self._followers(sequence))
-        return min(joins, default=sequence.n_left)
+    def _nearest_joins(self) -> dict[Sequence, int]:
+        """How many tokens those need computed whom others wait for, so that one of these can go
+        on."""
+        nearest: dict[Sequence, int] = {}
+        for each in self._running.values():
+            if each.leader is not None:
+                nearest[each.leader] = min(each.join_at, nearest.get(each.leader, each.join_at))
+        return nearest
 
 
 def _slot(chunk: Chunk) -> int:

@@ -48,6 +48,8 @@ class Sequence:
     first_token: float = 0.0
     was_preempted: bool = False
     """Whether it ever had to leave its slot."""
+    n_passed: int = 0
+    """How many have got a slot before it while it was the first in the queue."""
     has_joined: bool = False
     """Whether it has ever had a slot."""
     phase: Phase = Phase.QUEUED

@@ -67,6 +67,12 @@ class MemoryKind:
     takes several physical ones (docs/design.md, Traps)."""
 
 
+def suited(plan: KvPlan, model: native.llama_model_p) -> KvPlan:
+    """The plan for this model: recurrent states take as much memory as there are slots."""
+    has_states = native.llama_model_is_recurrent(model) or native.llama_model_is_hybrid(model)
+    return plan.without_spare_slots() if has_states else plan
+
+
 def memory_kind(
     model: native.llama_model_p, plan: KvPlan, *, n_window_cells: int | None
 ) -> MemoryKind:

@@ -18,6 +18,7 @@ from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.host_memory import available_bytes, most_bytes
 from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.cell_state import suited
 from tgi_llama.llama.context_params import context_params
 from tgi_llama.llama.devices import Device, devices
 from tgi_llama.llama.memory_log import MemoryFigures, read_figures
@@ -56,6 +57,8 @@ class MemoryNeeds:
     """What llama.cpp notes of the cells."""
     cache: int | None
     """The host cache's limit, where one was asked for."""
+    n_slots: int
+    """That each have a part of it."""
     figures: MemoryFigures
 
     @property
@@ -162,6 +165,7 @@ def _measure(
         has_vocabulary=native.llama_vocab_type(vocab) != native.LLAMA_VOCAB_TYPE_NONE,
     )
     n_vocab = native.llama_vocab_n_tokens(vocab)
+    plan = suited(plan, model)
     params = context_params(config, plan, n_vocab=n_vocab)
     context = native.llama_init_from_model(model, params)
     if not context:
@@ -173,6 +177,7 @@ def _measure(
         output=params.n_outputs_max * n_vocab * 4,
         tables=plan.n_cells * _TABLE_BYTES,
         cache=_asked_cache(config),
+        n_slots=plan.n_slots,
         figures=read_figures(lines),
     )
 
@@ -238,11 +243,11 @@ def _parts(needs: MemoryNeeds, plan: KvPlan) -> str:
         share = (
             f"{_size(figures.cells // plan.n_cells)} a cell"
             if plan.unified
-            else f"{_size(figures.cells // plan.n_slots)} for each of {plan.n_slots} slots"
+            else f"{_size(figures.cells // needs.n_slots)} for each of {needs.n_slots} slots"
         )
         parts.append(f"KV memory {_size(figures.cells)} ({share})")
     if figures.states:
-        share = f"{_size(figures.states // plan.n_slots)} for each of {plan.n_slots} slots"
+        share = f"{_size(figures.states // needs.n_slots)} for each of {needs.n_slots} slots"
         parts.append(f"states {_size(figures.states)} ({share})")
     if 100 * needs.tables > needs.host_at_least:
         parts.append(f"its tables {_size(needs.tables)}")

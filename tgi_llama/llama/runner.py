@@ -13,6 +13,7 @@ from tgi_llama.engine.model_runner import Batch, Logits, SavedState, SlotId
 from tgi_llama.errors import StartError
 from tgi_llama.generation import ModelDescription
 from tgi_llama.llama.backend import NativeLog, uses_numa
+from tgi_llama.llama.cell_state import suited
 from tgi_llama.llama.context import Context
 from tgi_llama.llama.devices import devices
 from tgi_llama.llama.memory_needs import LOWER_CONTEXT, log_reserved
@@ -28,6 +29,11 @@ class LlamaRunner:
 
     description: ModelDescription
     _context: Context
+
+    @property
+    def plan(self) -> KvPlan:
+        """The one that was asked for, with as many slots as suit the model."""
+        return self._context.plan
 
     @property
     def n_slots(self) -> int:
@@ -94,7 +100,8 @@ def open_runner(
     _warn_about_gpu(config)
     with contextlib.ExitStack() as stack:
         with log.captured() as lines:
-            context = stack.enter_context(_make_context(model, config, plan, log))
+            suiting = suited(plan, model.pointer)
+            context = stack.enter_context(_make_context(model, config, suiting, log))
         log_reserved(lines)
         if context.cells.kind.loses_window:
             _log.warning(
