@@ -105,10 +105,11 @@ LLAMA = Cases(
         ('\n {"answer": 42}', Turn('\n {"answer": 42}')),
         ('{"name": "Alice", "age": 3}', Turn('{"name": "Alice", "age": 3}')),
         ("{ no JSON }", Turn("{ no JSON }")),
-        ("{", Turn("{")),
         (f"So: {_LLAMA_ONE}", Turn(f"So: {_LLAMA_ONE}")),
     ),
     broken=(
+        '{"name": "get_w',
+        "{",
         "<|python_tag|>print(1)",
         "<|python_tag|>launch.call()",
         '<|python_tag|>{"city": "x"}',

@@ -11,8 +11,9 @@ import attrs
 from .formats import arguments_grammar, next_mark, turn_rule
 from .incoming import Steps
 from .lark import NEWLINE, GrammarWriter, one_of
+from .markup_reader import BrokenMarkup
 from .parts import TurnRequest
-from .reader import BrokenMarkup, TurnReader
+from .reader import TurnReader
 
 _BEGIN, _END = "<function=", "</function>"
 _TO, _ALL = ">>>", "all"

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from .formats import read_content
 from .incoming import Steps
+from .markup_reader import BrokenMarkup
 from .parts import TurnRequest
-from .reader import BrokenMarkup, TurnReader
+from .reader import TurnReader
 
 START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
 CONSTRAIN, CALL, RETURN = "<|constrain|>", "<|call|>", "<|return|>"

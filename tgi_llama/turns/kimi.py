@@ -6,8 +6,9 @@ import attrs
 from .formats import arguments_grammar, next_mark, turn_rule
 from .incoming import Steps
 from .lark import GrammarWriter, one_of
+from .markup_reader import BrokenMarkup
 from .parts import TurnRequest, TurnTool
-from .reader import BrokenMarkup, TurnReader
+from .reader import TurnReader
 
 _BEGIN, _END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 _CALL, _END_CALL = "<|tool_call_begin|>", "<|tool_call_end|>"

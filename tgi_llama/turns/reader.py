@@ -7,43 +7,21 @@ Once a call has begun it cannot be taken back: then the rest is content, and the
 given out remain the beginning of valid JSON.
 """
 
-import re
 from collections.abc import Callable, Collection, Sequence
 
-from .incoming import SPACE, Incoming, Steps, n_undecided
+from .incoming import SPACE, Steps
 from .json_follower import JsonFollower
-from .json_strings import decode_some
+from .markup_reader import BrokenMarkup, CutOff, MarkupReader, quoted
 from .parts import CallArguments, CallBegin, Content, Reasoning, TurnPart
-
-_LONGEST_NAME = 200
-"""Characters; what is longer is no name."""
-
-_LONGEST_QUOTE = 40
-"""Characters of the text that a failure quotes."""
-
-_N_SPACES = 4
-"""White space that may stand around a name."""
-
-
-class BrokenMarkup(Exception):
-    """The text is not what its beginning promised."""
-
-
-class CutOff(BrokenMarkup):
-    """The text ends in the middle of markup."""
-
-    def __init__(self) -> None:
-        super().__init__("the text ends inside of a tool call")
-
 
 Script = Callable[["TurnReader"], Steps[None]]
 
 
-class TurnReader:
+class TurnReader(MarkupReader):
     """A ``TurnParser``. Scripts use the rest."""
 
     def __init__(self, script: Script, tool_names: Collection[str] = ()) -> None:
-        self.incoming = Incoming()
+        super().__init__()
         self._tool_names = tool_names
         self._parts: list[TurnPart] = []
         self._n_calls = 0
@@ -140,25 +118,6 @@ class TurnReader:
         """A piece of reasoning."""
         self._parts.append(Reasoning(text))
 
-    def take_until(
-        self, marks: Sequence[str], write: Callable[[str], None], *, drops_cut: bool = False
-    ) -> Steps[str | None]:
-        """As ``write_until``, but the text goes to ``write`` as it comes. ``drops_cut``: what may
-        be the beginning of a mark that the end of the text cuts off is left."""
-        pattern = re.compile("|".join(map(re.escape, marks)))
-        incoming = self.incoming
-        while True:
-            waiting = incoming.waiting
-            found = pattern.search(waiting)
-            if found is not None:
-                write(incoming.take(found.start()))
-                return found.group()
-            n_held = n_undecided(waiting, marks) if drops_cut or not incoming.has_ended else 0
-            write(incoming.take(len(waiting) - n_held))
-            if incoming.has_ended:
-                return None
-            yield
-
     # Calls
 
     def begin_markup(self) -> None:
@@ -171,6 +130,8 @@ class TurnReader:
         n_calls = self._n_calls
         try:
             yield from steps
+        except CutOff:
+            raise  # it may have been a call
         except BrokenMarkup:
             if self._n_calls > n_calls:
                 raise
@@ -178,11 +139,15 @@ class TurnReader:
             return False
         return True
 
+    def take_tool_name(self, marks: Sequence[str]) -> Steps[str]:
+        """Takes what may be a tool's name, which ends before one of ``marks``."""
+        return (yield from self.take_name_of(self._tool_names, marks))
+
     def begin_call(self, name: str) -> None:
         """A call is certain. Raises BrokenMarkup for a tool that there is not."""
         if name not in self._tool_names:
-            raise BrokenMarkup(f"there is no tool {_quoted(name)}")
-        self._text.skip()  # what stood before the call
+            raise BrokenMarkup(f"there is no tool {quoted(name)}")
+        self._text.skip()  # what stood before the call, and what will stand behind it
         self.incoming.forget()
         self._parts.append(CallBegin(self._n_calls, name))
         self._n_calls += 1
@@ -200,43 +165,8 @@ class TurnReader:
         if not self._has_arguments:
             self.write_arguments("{}")
         self._call_is_open = False
-        self._text.skip()  # what stands between calls
 
     # JSON
-
-    def value(
-        self, write: Callable[[str], None], follower: JsonFollower | None = None
-    ) -> Steps[None]:
-        """A JSON value, whose text goes to ``write`` as it comes; the rest of one that
-        ``follower`` has begun to read. Raises BrokenMarkup at the first character that is none."""
-        follower = follower or JsonFollower()
-        while not follower.is_complete:
-            waiting = self.incoming.waiting
-            n_read = follower.read(waiting)
-            write(self.incoming.take(n_read))
-            if follower.is_broken:
-                raise BrokenMarkup(f"not JSON at {_quoted(self.incoming.waiting)}")
-            if not follower.is_complete:
-                yield from self.more()
-
-    def string(self) -> Steps[str]:
-        """A JSON string, decoded. Raises BrokenMarkup where none comes next."""
-        pieces: list[str] = []
-        yield from self.expect('"')
-        yield from self.string_rest(pieces.append)
-        return "".join(pieces)
-
-    def string_rest(self, write: Callable[[str], None]) -> Steps[None]:
-        """A JSON string behind its opening quote, decoded as it comes."""
-        while True:
-            decoded = decode_some(self.incoming.waiting)
-            self.incoming.take(decoded.n_read)
-            write(decoded.text)
-            if decoded.is_complete:
-                return
-            if decoded.is_broken:
-                raise BrokenMarkup(f"not a JSON string at {_quoted(self.incoming.waiting)}")
-            yield from self.more()
 
     def arguments(self, write: Callable[[str], None]) -> Steps[None]:
         """The value of a call's arguments: an object; a string that holds one; or null, which
@@ -277,12 +207,12 @@ class TurnReader:
         held: list[str] = []
         yield from self.expect("{")
         is_first, has_begun = True, False
-        while (yield from self._has_key(is_first=is_first)):
+        while (yield from self.has_key(is_first=is_first)):
             key = yield from self.string()
             if is_first and first_keys and key not in first_keys:
-                raise BrokenMarkup(f"{_quoted(key)} begins no tool call")
+                raise BrokenMarkup(f"{quoted(key)} begins no tool call")
             is_first = False
-            yield from self._expect_after_space(":")
+            yield from self.expect_after_space(":")
             yield from self.incoming.take_space()
             if key in name_keys and not has_begun:
                 name = yield from self.string()
@@ -304,16 +234,6 @@ class TurnReader:
     def _has_open_arguments(self) -> bool:
         return self._call_is_open and self._has_arguments
 
-    def _has_key(self, *, is_first: bool) -> Steps[bool]:
-        """Reads up to the next key of an object, or over the end of the object."""
-        yield from self.incoming.take_space()
-        if (yield from self.incoming.takes("}")):
-            return False
-        if not is_first:
-            yield from self.expect(",")
-            yield from self.incoming.take_space()
-        return True
-
     def call_list(
         self, *, name_keys: Collection[str] = ("name",), skipped: Collection[str] = ()
     ) -> Steps[None]:
@@ -324,102 +244,12 @@ class TurnReader:
             yield from self.call_object(name_keys=name_keys, skipped=skipped)
             return
         is_first = True
-        while (yield from self._has_item(is_first=is_first)):
+        while (yield from self.has_item(is_first=is_first)):
             is_first = False
             if not self.incoming.is_remembering:  # a call before this one has begun
                 self.begin_markup()
             yield from self.call_object(name_keys=name_keys, skipped=skipped)
         self.incoming.forget()
-
-    def _has_item(self, *, is_first: bool) -> Steps[bool]:
-        """Reads up to the next item of a list, or over the end of the list."""
-        yield from self.incoming.take_space()
-        if (yield from self.incoming.takes("]")):
-            return False
-        if not is_first:
-            yield from self.expect(",")
-            yield from self.incoming.take_space()
-        return True
-
-    def take_name(self, end: str) -> Steps[str]:
-        """A name up to ``end``, which is taken, without white space around it. Raises BrokenMarkup
-        where there is none."""
-        pieces: list[str] = []
-
-        def add(piece: str) -> None:
-            pieces.append(piece)
-            if sum(map(len, pieces)) > _LONGEST_NAME:
-                raise BrokenMarkup(f"a name is too long: {_quoted(''.join(pieces))}")
-
-        if (yield from self.take_until((end,), add)) is None:
-            raise CutOff
-        yield from self.expect(end)
-        name = "".join(pieces).strip(SPACE)
-        if not name:
-            raise BrokenMarkup("a name is empty")
-        return name
-
-    # What must come
-
-    def more(self) -> Steps[None]:
-        """Waits for more text. Raises CutOff where none can come."""
-        if self.incoming.has_ended:
-            raise CutOff
-        yield
-
-    def expect(self, literal: str) -> Steps[None]:
-        """Takes the literal. Raises BrokenMarkup where something else comes."""
-        if not (yield from self.incoming.takes(literal)):
-            if self.incoming.has_ended and literal.startswith(self.incoming.waiting):
-                raise CutOff
-            raise BrokenMarkup(f"{literal!r} is missing before {_quoted(self.incoming.waiting)}")
-
-    def _expect_after_space(self, literal: str) -> Steps[None]:
-        yield from self.incoming.take_space()
-        yield from self.expect(literal)
-
-    def take_tool_name(self, marks: Sequence[str]) -> Steps[str]:
-        """Takes a tool's name, which ends before one of ``marks``. Raises BrokenMarkup where it
-        becomes longer than any tool's name."""
-        pattern = re.compile("|".join(map(re.escape, marks)))
-        longest = max(map(len, self._tool_names), default=0) + _N_SPACES
-        while True:
-            waiting = self.incoming.waiting
-            found = pattern.search(waiting)
-            if found is not None and found.start() <= longest:
-                return self.incoming.take(found.start())
-            if found is not None or len(waiting) > longest + max(map(len, marks)):
-                raise BrokenMarkup(f"no tool is called {_quoted(waiting)}")
-            yield from self.more()
-
-    def take_word(self) -> Steps[str]:
-        """Takes letters, digits and underscores. Raises BrokenMarkup where there are none."""
-        while not re.search(r"\W", self.incoming.waiting):
-            yield from self.more()
-        found = re.match(r"\w+", self.incoming.waiting)
-        if found is None:
-            raise BrokenMarkup(f"no name at {_quoted(self.incoming.waiting)}")
-        return self.incoming.take(found.end())
-
-    def optional_mark(self, literal: str) -> Steps[None]:
-        """Takes the mark, and white space before it, where it comes; also where the text ends in
-        the middle of it."""
-        yield from self.incoming.take_space()
-        found = yield from self.incoming.takes(literal)
-        waiting = self.incoming.waiting
-        if not found and self.incoming.has_ended and literal.startswith(waiting):
-            self.incoming.take(len(waiting))
-
-    def end_mark(self, literal: str) -> Steps[None]:
-        """Takes the mark that ends a complete call, after white space, where it comes. A text that
-        ends instead, or in the middle of it, has been understood as well."""
-        yield from self.incoming.take_space()
-        if (yield from self.incoming.takes(literal)):
-            return
-        if self.incoming.has_ended and literal.startswith(self.incoming.waiting):
-            self.incoming.take(len(literal))
-            return
-        raise BrokenMarkup(f"{literal!r} is missing before {_quoted(self.incoming.waiting)}")
 
 
 class _HeldSpace:
@@ -445,10 +275,6 @@ class _HeldSpace:
     def flush(self) -> str:
         held, self._held = self._held, ""
         return held
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}...")
 
 
 def _nowhere(_text: str) -> None:

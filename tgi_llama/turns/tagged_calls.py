@@ -15,8 +15,9 @@ from tgi_llama.structured.grammar import JsonSchemaGrammar
 from .incoming import Steps
 from .json_follower import JsonFollower
 from .lark import GrammarWriter, one_of
+from .markup_reader import BrokenMarkup, CutOff
 from .parts import TurnTool
-from .reader import BrokenMarkup, CutOff, TurnReader
+from .reader import TurnReader
 from .tagged_values import Parameter, Parameters, as_json
 
 FREE_NAME = r"/[A-Za-z_][A-Za-z0-9_.\-]{0,63}/"
