@@ -3,6 +3,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tgi_llama.errors import ValidationError
@@ -77,6 +79,11 @@ TEXTS = [
     (
         written("get_weather", days="None", x="True", y="NaN"),
         Turn(calls=(Call("get_weather", '{"days": null, "x": true, "y": "NaN"}'),)),
+    ),
+    # A text ends at the first end tag, also one that looks like the beginning of JSON.
+    (
+        written("time", a='"b') + written("time", a='"'),
+        Turn(calls=(Call("time", '{"a": "\\"b"}'), Call("time", '{"a": "\\""}'))),
     ),
     # Parameters that the schema does not know.
     (
@@ -162,8 +169,10 @@ FORM: dict[str, Any] = {
             "additionalProperties": False,
         },
         "flag": {"type": "boolean"},
-        "anything": {},
+        "anything": {"x-unit": "m"},
+        "never": False,
     },
+    "x-order": ["free", "color"],
     "required": ["color", "size", "word", "code", "nested", "extra"],
     "additionalProperties": {"type": "number"},
 }
@@ -196,6 +205,19 @@ def test_walk_values_are_valid_by_their_schema(schema: object) -> None:
         ({"type": "array"}, "parameters.type"),
         ({"properties": {"a>b": {}}}, "parameters.properties.a>b"),
         (False, "parameters"),
+        ({"properties": {"a": False}, "required": ["a"]}, "parameters.properties.a"),
+        (
+            {"required": ["a"], "additionalProperties": False},
+            "parameters.properties.a",
+        ),
+        (
+            {"properties": {"a": {"anyOf": [{}, {"$ref": "#"}]}}},
+            "parameters.properties.a.anyOf[1].$ref",
+        ),
+        (
+            {"additionalProperties": {"$ref": "#/properties/b"}},
+            "parameters.additionalProperties.$ref",
+        ),
     ],
 )
 def test_plan_what_tags_cannot_express_is_refused(schema: object, field: str) -> None:
@@ -217,6 +239,14 @@ def test_grammar_allows_what_the_template_shows() -> None:
             assert not walker.accepts(plan.grammar, text.replace(old, new))
         without_city = written("get_weather", days="3")
         assert not walker.accepts(plan.grammar, without_city)
+
+
+@given(city=st.text().filter(lambda text: "</parameter>" not in text), days=st.integers())
+def test_read_any_text_is_what_was_written(city: str, days: int) -> None:
+    turn = read(parser(), [written("get_weather", city=city, days=str(days))])
+    (call,) = turn.calls
+    assert call.value == {"city": city, "days": days}
+    assert not turn.failed
 
 
 def test_read_what_was_written_gives_back_the_arguments() -> None:

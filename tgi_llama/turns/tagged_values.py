@@ -11,14 +11,23 @@ import attrs
 
 from tgi_llama.errors import ValidationError
 
-_ANNOTATIONS = frozenset(
+_WORDS = frozenset(
     (
-        *("$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated"),
-        *("description", "examples", "format", "readOnly", "title", "writeOnly"),
+        *("$dynamicRef", "$recursiveRef", "$ref", "additionalItems", "allOf", "anyOf", "const"),
+        *("contains", "dependencies", "dependentRequired", "dependentSchemas", "else", "enum"),
+        *("exclusiveMaximum", "exclusiveMinimum", "format", "if", "items", "maxContains"),
+        *("maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems"),
+        *("minLength", "minProperties", "minimum", "multipleOf", "not", "nullable", "oneOf"),
+        *("pattern", "patternProperties", "prefixItems", "propertyNames", "then", "type"),
+        *("unevaluatedItems", "unevaluatedProperties", "uniqueItems"),
     )
 )
-"""Keywords that say nothing about a value; ``format`` is looked at where the value is a string."""
+"""Keywords that say something about a value; ``properties``, ``required`` and
+``additionalProperties`` are read by themselves. Others, known or not, say nothing."""
 
+_OBJECT_WORDS = frozenset(("additionalProperties", "properties", "required"))
+_DEFINITIONS = ("$defs", "definitions")
+_DEFINED = tuple(f"#/{key}/" for key in _DEFINITIONS)
 _SCALARS = frozenset(("boolean", "integer", "null", "number"))
 _ANY = _SCALARS | {"array", "object"}
 _MAX_REFERENCES = 32
@@ -59,7 +68,7 @@ class Parameter:
     name: str
     schema: object
     """Complete in itself: it brings the definitions that it refers to."""
-    required: bool
+    is_required: bool
     kind: ValueType
 
 
@@ -85,60 +94,87 @@ def read_parameters(schema: object, field: str) -> Parameters:
     Raises ValidationError where it says more about the object than which parameters it has: tags
     cannot express it. ``field`` is the JSON path of the schema.
     """
-    root = schema if isinstance(schema, Mapping) else {}
     if schema is False:
         raise ValidationError(f"{field}: no arguments object is valid", field=field)
+    root = schema if isinstance(schema, Mapping) else {}
     top = _resolved(root, root)
     _check_top(top, field)
-    properties = top.get("properties")
-    properties = properties if isinstance(properties, Mapping) else {}
+    parts = top.get("properties")
+    parts = parts if isinstance(parts, Mapping) else {}
     required = top.get("required")
     names = [str(name) for name in required] if isinstance(required, list) else []
-    for name in (*properties, *names):
-        _check_name(name, field)
-    known = [_parameter(name, part, root, name in names) for name, part in properties.items()]
     further = top.get("additionalProperties", True)
-    for name in names:
-        if name not in properties:
-            known.append(_parameter(name, further, root, True))
-    if known or further is False:
-        return Parameters(known=tuple(known))
-    return Parameters(known=(), further=_parameter("", further, root, False))
+    schemas = {**parts, **{name: further for name in names if name not in parts}}
+    for name, part in schemas.items():
+        _check_parameter(name, part, f"{field}.properties.{name}", is_required=name in names)
+    known = tuple(
+        _parameter(name, part, root, is_required=name in names)
+        for name, part in schemas.items()
+        if part is not False
+    )
+    if schemas or further is False:
+        return Parameters(known=known)
+    _check_references(further, f"{field}.additionalProperties")
+    return Parameters(known=(), further=_parameter("", further, root, is_required=False))
 
 
-def _check_name(name: str, field: str) -> None:
+def _check_parameter(name: str, schema: object, path: str, *, is_required: bool) -> None:
     if not name or set(name) & set("<>\r\n"):
-        path = f"{field}.properties.{name}"
         raise ValidationError(f"{path}: no tag of this model can hold the name", field=path)
+    if schema is False and is_required:
+        raise ValidationError(f"{path}: is required, and no value is valid", field=path)
+    _check_references(schema, path)
+
+
+def _check_references(schema: object, path: str) -> None:
+    """A parameter's schema stands for itself, with the definitions of the whole."""
+    if isinstance(schema, Mapping):
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and not reference.startswith(_DEFINED):
+            raise ValidationError(
+                f"{path}.$ref: must begin with {' or '.join(_DEFINED)} with this model, which "
+                "writes each parameter by itself",
+                field=f"{path}.$ref",
+            )
+        for key, part in schema.items():
+            if key not in ("const", "default", "enum", "example", "examples"):
+                _check_references(part, f"{path}.{key}")
+    elif isinstance(schema, list):
+        for index, part in enumerate(schema):
+            _check_references(part, f"{path}[{index}]")
 
 
 def _check_top(top: Mapping[str, object], field: str) -> None:
-    allowed = {"type", "properties", "required", "additionalProperties"} | _ANNOTATIONS
     for keyword in top:
-        if keyword not in allowed:
+        if keyword in _WORDS and keyword not in ("format", "type"):
             raise ValidationError(
                 f"{field}.{keyword}: not supported for a tool's arguments with this model, "
                 "which writes each parameter by itself",
                 field=f"{field}.{keyword}",
             )
-    if top.get("type", "object") not in ("object", ["object"]):
+    kinds = top.get("type", "object")
+    if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
         raise ValidationError(f"{field}.type: arguments are an object", field=f"{field}.type")
 
 
-def _parameter(name: str, schema: object, root: Mapping[str, object], required: bool) -> Parameter:
+def _parameter(
+    name: str, schema: object, root: Mapping[str, object], *, is_required: bool
+) -> Parameter:
     whole = schema
     if isinstance(schema, Mapping):
-        definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
+        definitions = {key: root[key] for key in _DEFINITIONS if key in root}
         whole = {**definitions, **schema}
-    return Parameter(name=name, schema=whole, required=required, kind=_value_type(schema, root))
+    return Parameter(
+        name=name, schema=whole, is_required=is_required, kind=_value_type(schema, root)
+    )
 
 
 def _value_type(schema: object, root: Mapping[str, object]) -> ValueType:
     if not isinstance(schema, Mapping):
         return ANYTHING
     schema = _resolved(schema, root)
-    keywords = schema.keys() - _ANNOTATIONS
-    if not keywords and "format" not in schema:
+    keywords = _said(schema)
+    if not keywords:
         return ANYTHING
     texts = _texts(schema)
     if texts is not None and keywords <= {"type", "enum", "const"}:
@@ -162,8 +198,6 @@ def _texts(schema: Mapping[str, object]) -> tuple[str, ...] | None:
 
 
 def _bounded_text(schema: Mapping[str, object]) -> ValueType:
-    if "format" in schema:
-        return _JSON  # quoted, so that the schema's own rules hold it
     least, most = schema.get("minLength", 0), schema.get("maxLength")
     if not isinstance(least, int) or not isinstance(most, int | None):
         return _JSON
@@ -175,9 +209,7 @@ def _simple_types(
 ) -> frozenset[str] | None:
     """The types of a schema that says no more than them, all scalar: ``{"type": ["string",
     "null"]}`` or ``anyOf`` of such."""
-    if "format" in schema:
-        return None
-    keywords = schema.keys() - _ANNOTATIONS
+    keywords = _said(schema)
     branches = schema.get("anyOf")
     if keywords == {"anyOf"} and isinstance(branches, list):
         found: frozenset[str] = frozenset()
@@ -199,11 +231,16 @@ def _simple_types(
     return names if simple else None
 
 
+def _said(schema: Mapping[str, object]) -> frozenset[str]:
+    """The keywords in it that say something."""
+    return (_WORDS | _OBJECT_WORDS) & schema.keys()
+
+
 def _resolved(schema: Mapping[str, object], root: Mapping[str, object]) -> Mapping[str, object]:
     """The schema behind a local ``$ref`` that stands alone; else the schema itself."""
     for _ in range(_MAX_REFERENCES):
         reference = schema.get("$ref")
-        if not isinstance(reference, str) or schema.keys() - _ANNOTATIONS != {"$ref"}:
+        if not isinstance(reference, str) or _said(schema) != {"$ref"}:
             return schema
         target: object = root
         for step in reference.removeprefix("#").strip("/").split("/"):
