@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import attrs
 import jsonschema
 import pytest
-from fakes.grammars import RealGrammar, schema_grammar, tokenizer_of
+from fakes.letter_grammars import RealGrammar, schema_grammar, tokenizer_of
 from fakes.native import Load, Loaded
 from fakes.native_play import NativePlay, native_request, prompts
 
