@@ -227,6 +227,26 @@ class Config:
         group=Group.REQUEST,
         help="Refuse requests that constrain the output by a grammar.",
     )
+    max_grammar_bytes: int = described(
+        262_144,
+        group=Group.REQUEST,
+        unit="bytes",
+        minimum=1,
+        help="Longest grammar of a request, the schemas of all its tools together.",
+    )
+    grammar_cache_size: int = described(
+        64,
+        group=Group.REQUEST,
+        unit="grammars",
+        minimum=0,
+        help="Compiled grammars to keep for requests that ask for the same.",
+    )
+    relax_json_schemas: bool = described(
+        False,
+        group=Group.REQUEST,
+        help="Leave out keywords of JSON schemas that cannot be enforced, and name them in a"
+        " warning header, instead of refusing the request.",
+    )
     payload_limit: int = described(
         2_000_000,
         group=Group.REQUEST,

@@ -228,6 +228,20 @@ class CacheOutcome(enum.Enum):
     """The prefix cache is off."""
 
 
+class GrammarOutcome(enum.Enum):
+    """What became of a request for a compiled grammar. The values are the labels of
+    ``tgi_llama_grammar_requests``."""
+
+    COMPILED = "compiled"
+    CACHED = "cached"
+    """Compiled before, for this request or another, or being compiled at the moment."""
+    INVALID = "invalid"
+    """Wrong, unsatisfiable, or asks for what cannot be enforced."""
+    TOO_COMPLEX = "too_complex"
+    """Compiling or following it would cost too much."""
+    TOO_LARGE = "too_large"
+
+
 @attrs.frozen(kw_only=True)
 class PlacementReport:
     """What happened to slots and cells since the step before, and what is held after it."""

@@ -20,6 +20,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 
 import attrs
@@ -36,6 +37,7 @@ from tgi_llama.errors import ShuttingDown
 from tgi_llama.generation import ModelDescription
 from tgi_llama.host_memory import available_bytes
 from tgi_llama.llama.backend import start_backend
+from tgi_llama.llama.grammar_vocab import GrammarVocabulary, read_grammar_vocabulary
 from tgi_llama.llama.memory_needs import check_memory
 from tgi_llama.llama.model import Model
 from tgi_llama.llama.runner import LlamaRunner, open_runner
@@ -46,6 +48,9 @@ from tgi_llama.server.app import create_app
 from tgi_llama.server.listener import HttpServer, bind
 from tgi_llama.server.metrics_app import create_metrics_app
 from tgi_llama.server.services import Services, Settings
+from tgi_llama.structured.engine import LlGrammarCompiler
+from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.trial import Trial
 from tgi_llama.text.chat_template import ChatTemplates
 from tgi_llama.text.template_files import GgufTemplates, load_chat_template
 from tgi_llama.text.tokenizer import Tokenizer, load_tokenizer
@@ -78,6 +83,8 @@ class ModelThread:
     description: ModelDescription = attrs.field(init=False)
     cache_ram_bytes: int = attrs.field(init=False)
     """The host cache's limit."""
+    grammar_vocabulary: "Future[GrammarVocabulary] | None" = attrs.field(default=None, init=False)
+    """Read on a thread of its own while the context is made, which computes without Python."""
     _runner: LlamaRunner | None = attrs.field(default=None, init=False)
 
     def abort(self) -> None:
@@ -93,6 +100,10 @@ class ModelThread:
         self.model = Model(self.files.gguf, self.config, log, _Progress(commands))
         self.resources.enter_context(self.model)
         self.vocab = Vocab(self.model.vocab_pointer)
+        if not self.config.disable_grammar_support:
+            # Left before the model is: the thread has read the vocabulary when it is freed.
+            reader = self.resources.enter_context(ThreadPoolExecutor(1, "grammar-vocabulary"))
+            self.grammar_vocabulary = reader.submit(read_grammar_vocabulary, self.vocab)
         with open_runner(self.model, self.config, plan=self.plan, log=log) as runner:
             self.description = runner.description
             self._runner = runner
@@ -174,6 +185,7 @@ async def run_service(
             await engine_nursery.start(engine.run)
             metrics.set_host_cache_limit(thread.cache_ram_bytes)
             tokenizer, templates = await _load_text(config, files, thread)
+            grammars = await _load_grammars(config, thread, metrics, resources)
             workers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
                 await worker_nursery.start(workers.run)
@@ -183,7 +195,11 @@ async def run_service(
                         settings=_settings(config, files, thread.description),
                         admission=admission,
                         validator=Validator(
-                            _limits(config), tokenizer, templates, vocabulary=thread.vocab
+                            _limits(config),
+                            tokenizer,
+                            templates,
+                            vocabulary=thread.vocab,
+                            grammars=grammars,
                         ),
                         tokenizer=tokenizer,
                         metrics=metrics,
@@ -225,6 +241,29 @@ async def _load_text(
         return tokenizer, _load_templates(config, files, gguf)
 
     return await trio.to_thread.run_sync(load)
+
+
+async def _load_grammars(
+    config: Config, thread: ModelThread, metrics: Metrics, resources: contextlib.ExitStack
+) -> LlGrammarCompiler | None:
+    """None where grammars are off or the vocabulary cannot be used for them."""
+    future = thread.grammar_vocabulary
+    if future is None:
+        return None
+    try:
+        vocabulary = await trio.to_thread.run_sync(future.result)
+    except ValueError as error:
+        _log.warning("requests with a grammar will be refused: %s", error)
+        return None
+    trial = resources.enter_context(Trial(GrammarLimits(max_bytes=config.max_grammar_bytes)))
+    trial.warm_up()
+    return LlGrammarCompiler(
+        vocabulary,
+        trial,
+        relaxed=config.relax_json_schemas,
+        cache_size=config.grammar_cache_size,
+        observe=metrics.record_grammar,
+    )
 
 
 def _load_templates(config: Config, files: ModelFiles, gguf: GgufTemplates) -> ChatTemplates | None:

@@ -14,7 +14,7 @@ the time of the whole step.
 
 A step is noted when it happens and observed later, many at a time: after ``llama_decode`` the
 processor's caches hold the model's weights, and a dozen observations then take several times as
-long as in a row. Trio thread only.
+long as in a row. Trio thread only, but for ``record_grammar``.
 """
 
 import enum
@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from tgi_llama.generation import CacheOutcome, Finish, PlacementReport, StepReport
+from tgi_llama.generation import CacheOutcome, Finish, GrammarOutcome, PlacementReport, StepReport
 
 CONTENT_TYPE = "text/plain; charset=utf-8"
 
@@ -164,6 +164,7 @@ class Metrics:
         self._init_batch_metrics(limits)
         self._init_own_metrics(limits)
         self._init_cache_metrics()
+        self._init_grammar_metrics()
 
     def _init_request_metrics(self, limits: MetricLimits) -> None:
         input_buckets = _hundredths(limits.max_input_tokens)
@@ -285,6 +286,19 @@ class Metrics:
             "Saved sequences that were dropped from host memory to make room",
         )
 
+    def _init_grammar_metrics(self) -> None:
+        requests = Counter(
+            "tgi_llama_grammar_requests",
+            "Requests with a grammar by what became of it",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._grammar_outcomes = {each: requests.labels(each.value) for each in GrammarOutcome}
+        self._grammar_compile = self._duration_histogram(
+            "tgi_llama_grammar_compile_seconds",
+            "Time to compile a grammar that was not known, or to refuse it",
+        )
+
     def set_host_cache_limit(self, n_bytes: int) -> None:
         """Call once the limit is known: it may depend on what the model needs."""
         self._host_limit.set(n_bytes)
@@ -300,6 +314,12 @@ class Metrics:
 
     def request_failed(self, kind: FailureKind) -> None:
         self._failures.labels(kind.value).inc()
+
+    def record_grammar(self, outcome: GrammarOutcome, seconds: float) -> None:
+        """Call once per request with a grammar. Any thread, unlike the others."""
+        self._grammar_outcomes[outcome].inc()
+        if outcome is not GrammarOutcome.CACHED:
+            self._grammar_compile.observe(seconds)
 
     # --- one generation ---
 

@@ -13,7 +13,6 @@ from llguidance import LLMatcher, LLTokenizer
 
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import TokenId
-from tgi_llama.llama.vocab import Vocab
 
 N_VOCAB = 64
 
@@ -108,29 +107,6 @@ class _Letters:
 @functools.cache
 def letter_tokenizer() -> LLTokenizer:
     return LLTokenizer(_Letters(), n_vocab=N_VOCAB)
-
-
-class _Native:
-    """What ``LLTokenizer`` wants to know of a real vocabulary."""
-
-    is_tokenizer_wrapper = True
-    bos_token_id = None
-
-    def __init__(self, vocab: Vocab) -> None:
-        self._vocab = vocab
-        every = [TokenId(token) for token in range(vocab.n_vocab)]
-        self.tokens = [vocab.piece(token) for token in every]
-        self.special_token_ids = [token for token in every if vocab.is_control(token)]
-        self.eos_token_id = vocab.eos_id
-
-    def __call__(self, text: bytes | str) -> list[TokenId]:
-        text = text.decode() if isinstance(text, bytes) else text
-        return self._vocab.encode(text, add_special=False, parse_special=False)
-
-
-def tokenizer_of(vocab: Vocab) -> LLTokenizer:
-    ends = [int(token) for token in vocab.end_of_generation_ids()]
-    return LLTokenizer(_Native(vocab), n_vocab=vocab.n_vocab, eos_token=ends)
 
 
 def schema_grammar(schema: str) -> str:

@@ -6,7 +6,7 @@ llama.h), and llama.cpp lets go of the interpreter lock meanwhile.
 
 import ctypes
 import re
-from typing import cast
+from typing import NamedTuple, cast
 
 import attrs
 import llama_cpp.llama_cpp as native
@@ -24,7 +24,7 @@ _CONTROL = (
 _SPELLED = _CONTROL | native.LLAMA_TOKEN_ATTR_USER_DEFINED
 """Tokens that are found in a text by their spelling, before the rest is cut into words."""
 
-_MAX_RUN = 4096
+MAX_RUN = 4096
 """Characters. llama.cpp matches the words of many BPE vocabularies with std::regex, which recurses
 once per character: about 320 bytes of stack each, so that a word of 26,000 overflows the usual
 8 MiB and takes the process down."""
@@ -37,6 +37,15 @@ _PIECE_BYTES = 64
 
 
 _SPACE = re.compile(rb"\s+")
+
+
+class TokenEntry(NamedTuple):
+    """One token of the whole vocabulary; a tuple, because there are many."""
+
+    text: bytes
+    """Its bytes, or a control token's spelling; may be empty."""
+    is_mark: bool
+    """Never a part of the text: a control token, or one that ends the generation."""
 
 
 @attrs.frozen
@@ -55,7 +64,7 @@ class Vocab:
     """
 
     def __init__(self, handle: native.llama_vocab_p) -> None:
-        self._handle = handle
+        self.handle = handle
         self._n_vocab: int = native.llama_vocab_n_tokens(handle)
         # Filled as tokens are asked for. Two threads may both find out the same, which is harmless.
         self._facts: list[_TokenFacts | None] = [None] * self._n_vocab
@@ -64,7 +73,7 @@ class Vocab:
         self._adds_last = native.llama_vocab_get_add_eos(handle) or (
             native.llama_vocab_get_add_sep(handle)
         )
-        self._is_bpe = native.llama_vocab_type(handle) == native.LLAMA_VOCAB_TYPE_BPE
+        self.is_bpe = native.llama_vocab_type(handle) == native.LLAMA_VOCAB_TYPE_BPE
 
     @property
     def n_vocab(self) -> int:
@@ -72,17 +81,17 @@ class Vocab:
 
     @property
     def bos_id(self) -> TokenId | None:
-        return _token_or_none(native.llama_vocab_bos(self._handle))
+        return _token_or_none(native.llama_vocab_bos(self.handle))
 
     @property
     def eos_id(self) -> TokenId | None:
-        return _token_or_none(native.llama_vocab_eos(self._handle))
+        return _token_or_none(native.llama_vocab_eos(self.handle))
 
     @property
     def eot_id(self) -> TokenId | None:
         """The token that ends a turn of a conversation. llama.cpp gives ``eos_id`` for models
         without one of their own, or none."""
-        return _token_or_none(native.llama_vocab_eot(self._handle))
+        return _token_or_none(native.llama_vocab_eot(self.handle))
 
     @property
     def bos_text(self) -> str | None:
@@ -99,9 +108,9 @@ class Vocab:
     @property
     def infill(self) -> InfillTokens | None:
         """None for models that were not trained to fill a gap."""
-        pre = _token_or_none(native.llama_vocab_fim_pre(self._handle))
-        suf = _token_or_none(native.llama_vocab_fim_suf(self._handle))
-        mid = _token_or_none(native.llama_vocab_fim_mid(self._handle))
+        pre = _token_or_none(native.llama_vocab_fim_pre(self.handle))
+        suf = _token_or_none(native.llama_vocab_fim_suf(self.handle))
+        mid = _token_or_none(native.llama_vocab_fim_mid(self.handle))
         if pre is None or suf is None or mid is None:
             return None
         return InfillTokens(pre, suf, mid)
@@ -129,9 +138,23 @@ class Vocab:
             self._end_of_generation = tuple(
                 TokenId(token)
                 for token in range(self._n_vocab)
-                if native.llama_vocab_is_eog(self._handle, token)
+                if native.llama_vocab_is_eog(self.handle, token)
             )
         return self._end_of_generation
+
+    def token_table(self) -> tuple[list[TokenEntry], frozenset[int]]:
+        """All tokens in order, and the ids of those that end the generation. Takes 2 to 3 us a
+        token, and keeps only the latter."""
+        attribute, handle = native.llama_vocab_get_attr, self.handle
+        end_tokens = frozenset[int](self.end_of_generation_ids())
+        table = [
+            TokenEntry(
+                self._read_piece(token),
+                bool(attribute(handle, token) & _CONTROL) or token in end_tokens,
+            )
+            for token in map(TokenId, range(self._n_vocab))
+        ]
+        return table, end_tokens
 
     # Input
 
@@ -139,7 +162,7 @@ class Vocab:
         """``parse_special``: the spelling of a control token in ``text`` becomes that token, as in
         every ``tokenizer.json``."""
         utf8(text)
-        parts = cut_long_runs(text, _MAX_RUN) if self._is_bpe else [text]
+        parts = cut_long_runs(text, MAX_RUN) if self.is_bpe else [text]
         if len(parts) == 1:
             return self._tokenize(text, add_special=add_special, parse_special=parse_special)
         ids = [
@@ -169,7 +192,7 @@ class Vocab:
         while True:
             tokens = (native.llama_token * n_room)()
             n_tokens = native.llama_tokenize(
-                self._handle, data, len(data), tokens, n_room, add_special, parse_special
+                self.handle, data, len(data), tokens, n_room, add_special, parse_special
             )
             if n_tokens >= 0:
                 return cast("list[TokenId]", tokens[:n_tokens])
@@ -222,19 +245,19 @@ class Vocab:
         return facts
 
     def _read_facts(self, token: TokenId) -> _TokenFacts:
-        attributes = native.llama_vocab_get_attr(self._handle, token)
+        attributes = native.llama_vocab_get_attr(self.handle, token)
         return _TokenFacts(
             piece=self._read_piece(token),
             is_control=bool(attributes & _CONTROL),
             is_spelled=bool(attributes & _SPELLED),
-            is_end_of_generation=native.llama_vocab_is_eog(self._handle, token),
+            is_end_of_generation=native.llama_vocab_is_eog(self.handle, token),
         )
 
     def _read_piece(self, token: TokenId) -> bytes:
         n_room = _PIECE_BYTES
         while True:
             buffer = ctypes.create_string_buffer(n_room)
-            n_bytes = native.llama_token_to_piece(self._handle, token, buffer, n_room, 0, True)
+            n_bytes = native.llama_token_to_piece(self.handle, token, buffer, n_room, 0, True)
             if n_bytes >= 0:
                 return buffer.raw[:n_bytes]
             n_room = -n_bytes

@@ -14,6 +14,7 @@ import attrs
 
 from tgi_llama.errors import TemplateError
 from tgi_llama.generation import GenerationRequest, StoppingParameters
+from tgi_llama.structured.compiler import GrammarCompiler
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
@@ -94,6 +95,8 @@ class Validator:
     chat_templates: ChatTemplates | None = None
     vocabulary: Vocabulary | None = attrs.field(kw_only=True, default=None)
     """The model's, for infilling and for the text of token ids."""
+    grammars: GrammarCompiler | None = attrs.field(kw_only=True, default=None)
+    """None where grammars cannot be followed: with this vocabulary, or because they are off."""
     draw_seed: Callable[[], int] = attrs.field(kw_only=True, default=_draw_seed)
     _prompts: PromptEncoder = attrs.field(init=False)
 

@@ -1,0 +1,185 @@
+"""Our grammars in llguidance's language: a list of grammars as JSON, the first one being the whole.
+
+Pure functions; any thread.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+
+import attrs
+from llguidance import regex_to_lark
+
+from tgi_llama.errors import ValidationError
+
+from .grammar import (
+    ChoiceGrammar,
+    CompositeGrammar,
+    Grammar,
+    JsonSchemaGrammar,
+    LarkGrammar,
+    RegexGrammar,
+)
+from .json_schema.normalise import COMPILE_OPTIONS, normalise
+from .lark import read_user_lark, rename_references
+from .limits import MAX_FORCED_BYTES
+from .regex import to_rust
+
+_WHITE_SPACE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As Python's ``json.dumps`` writes, which models have read most of; and forced, so that the
+opening of a value costs no step of its own."""
+
+_NO_FORCING = '%llguidance {"no_forcing": true}\n'
+
+_COUNT = re.compile(r"(?:\{|~)\s*(\d+)?(?:\s*(?:,|\.\.)\s*(\d+)?)?")
+_LONG_COUNT = re.compile(r'"min(?:Length|Items|Properties)": (\d+)')
+
+
+@attrs.define
+class Gaps:
+    """What is left out on the way; one for each translation."""
+
+    relaxed: bool
+    paths: list[str] = attrs.field(factory=list, init=False)
+
+
+@attrs.frozen(kw_only=True)
+class Part:
+    """One grammar that llguidance reads by itself."""
+
+    name: str | None
+    """None for the first one."""
+    field: str | None
+    """What errors in it name; None for what we wrote."""
+    value: dict[str, object]
+    """``lark_grammar`` or ``json_schema``."""
+
+    @property
+    def named_value(self) -> dict[str, object]:
+        return self.value if self.name is None else self.value | {"name": self.name}
+
+    def as_source(self) -> str:
+        """It alone, to find out whose error it is."""
+        return json.dumps({"grammars": [self.value]})
+
+
+@attrs.frozen(kw_only=True)
+class Source:
+    text: str
+    parts: tuple[Part, ...]
+    relaxed_paths: tuple[str, ...]
+    """Of keywords in schemas that are not enforced."""
+
+    @property
+    def first_field(self) -> str | None:
+        """To name where no part is to blame by itself."""
+        return next((part.field for part in self.parts if part.field is not None), None)
+
+
+def translate(grammar: Grammar, *, relaxed: bool = False) -> Source:
+    """``relaxed``: keywords of schemas that cannot be enforced are left out. Raises ValidationError
+    that names the field, or the path in a schema."""
+    gaps = Gaps(relaxed)
+    parts = tuple(_parts(grammar, gaps, name=None))
+    forces_much = any(_may_force_much(part) for part in parts)
+    values = [
+        part.value if part.name is None else part.value | {"name": part.name} for part in parts
+    ]
+    if forces_much:
+        values = _without_forcing(values)
+    return Source(
+        text=json.dumps({"grammars": values}), parts=parts, relaxed_paths=tuple(gaps.paths)
+    )
+
+
+def _parts(grammar: Grammar, gaps: Gaps, *, name: str | None) -> Iterator[Part]:
+    """The grammar under this name, then what it refers to."""
+    match grammar:
+        case JsonSchemaGrammar():
+            yield Part(
+                name=name, field=grammar.field, value={"json_schema": _schema(grammar, gaps)}
+            )
+        case RegexGrammar():
+            pattern = regex_to_lark(to_rust(grammar.pattern, field=grammar.field), "")
+            yield _lark(f"start: /{pattern}/", name, grammar.field)
+        case ChoiceGrammar():
+            yield _lark(_choices(grammar), name, grammar.field)
+        case LarkGrammar():
+            prefix = f"{name or ''}__json"
+            read = read_user_lark(grammar.text, field=grammar.field, prefix=prefix)
+            yield _lark(read.text, name, grammar.field)
+            for schema_name, inline, field in read.schemas:
+                inner = JsonSchemaGrammar(schema=inline, field=field)
+                yield from _parts(inner, gaps, name=schema_name)
+        case CompositeGrammar():
+            prefix = f"{name}__" if name else ""
+            yield _lark(rename_references(grammar.lark, prefix), name, None)
+            for part_name, part in grammar.parts:
+                yield from _parts(part, gaps, name=prefix + part_name)
+
+
+def _lark(text: str, name: str | None, field: str | None) -> Part:
+    return Part(name=name, field=field, value={"lark_grammar": text})
+
+
+def _schema(grammar: JsonSchemaGrammar, gaps: Gaps) -> dict[str, object]:
+    normalised = normalise(grammar.schema, field=grammar.field, relaxed=gaps.relaxed)
+    gaps.paths.extend(normalised.relaxed_paths)
+    assert isinstance(normalised.schema, dict)
+    return normalised.schema | {"x-guidance": COMPILE_OPTIONS | _WHITE_SPACE}
+
+
+def _choices(grammar: ChoiceGrammar) -> str:
+    if not grammar.choices:
+        raise ValidationError(
+            "grammar is not valid: there is nothing to choose", field=grammar.field
+        )
+    # One terminal: as alternatives of a rule they would be as many words for the lexer.
+    choices = dict.fromkeys(grammar.choices)
+    return "start: CHOICE\nCHOICE: " + " | ".join(
+        json.dumps(choice, ensure_ascii=False) for choice in choices
+    )
+
+
+def _without_forcing(values: list[dict[str, object]]) -> list[dict[str, object]]:
+    first, *others = values
+    if "lark_grammar" in first:
+        return [{"lark_grammar": f"{_NO_FORCING}{first['lark_grammar']}"}, *others]
+    whole: dict[str, object] = {"lark_grammar": f"{_NO_FORCING}start: @__whole"}
+    return [whole, first | {"name": "__whole"}, *others]
+
+
+def _may_force_much(part: Part) -> bool:
+    """A guess on the safe side: long texts, and counts that multiply to something large."""
+    lark = part.value.get("lark_grammar")
+    if isinstance(lark, str):
+        return part.field is not None and (len(lark) > MAX_FORCED_BYTES or _counts_much(lark))
+    return any(
+        len(text) > MAX_FORCED_BYTES or _counts_much(text) for text in _texts(part.value)
+    ) or any(
+        len(digits) > 9 or int(digits) > MAX_FORCED_BYTES
+        for digits in _LONG_COUNT.findall(json.dumps(part.value))
+    )
+
+
+def _counts_much(text: str) -> bool:
+    product = 1
+    for match in _COUNT.finditer(text):
+        product *= max(1, *(int(digits[:9]) for digits in match.groups() if digits), 1)
+        if product > MAX_FORCED_BYTES:
+            return True
+    return False
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All strings inside of a schema but its keys."""
+    stack = [value]
+    while stack:
+        match stack.pop():
+            case str() as text:
+                yield text
+            case dict() as members:
+                stack.extend(members.values())
+                stack.extend(members)
+            case list() as items:
+                stack.extend(items)

@@ -1,0 +1,77 @@
+"""Compiles grammars to find out what they cost, in a process that may be killed for it.
+
+Started as a file by ``trial.Trial``, so it imports nothing of ours. Reads jobs from standard input,
+each a length (8 bytes, big endian) and as many bytes of JSON, and writes a line of JSON for each,
+after one that says that it is ready. Ends at the end of the input.
+"""
+
+import json
+import resource
+import sys
+import time
+from typing import Any, BinaryIO, cast
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+_N_STEPS = 16
+"""Of the rehearsal. Grammars whose states are too large show it within the first bytes."""
+
+_CPU_S = 3
+"""Processor time for one job, after which the system ends the process: if nobody is left to."""
+
+_GROWTH_BYTES = 512 * 2**20
+"""Address space beyond what the process starts with; llguidance aborts where it gets no more."""
+
+
+def main() -> None:
+    _limit_memory()
+    # Bytes instead of the model's tokens: compiling takes the same time and little memory.
+    tokenizer = LLTokenizer("byte")
+    _write({"ready": True})
+    while job := _read_job(sys.stdin.buffer):
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + _CPU_S, -1))
+        _write(_try(tokenizer, job))
+
+
+def _write(message: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def _read_job(stream: BinaryIO) -> dict[str, object] | None:
+    header = stream.read(8)
+    if len(header) < 8:
+        return None
+    return cast("dict[str, object]", json.loads(stream.read(int.from_bytes(header))))
+
+
+def _try(tokenizer: LLTokenizer, job: dict[str, object]) -> dict[str, object]:
+    started = time.process_time()
+    limits = LLParserLimits(**cast("dict[str, Any]", job["limits"]))
+    matcher = LLMatcher(tokenizer, cast(str, job["grammar"]), log_level=0, limits=limits)
+    compile_s = time.process_time() - started
+    compiled = not matcher.is_error()
+    if compiled:
+        _rehearse(matcher)
+    return {"error": matcher.get_error(), "compiled": compiled, "compile_s": compile_s}
+
+
+def _rehearse(matcher: LLMatcher) -> None:
+    """Goes the first way through the grammar; leaves the matcher in error where it cannot."""
+    for _ in range(_N_STEPS):
+        if matcher.is_stopped():
+            return
+        mask = int.from_bytes(matcher.compute_bitmask(), "little") & (2**256 - 1)
+        if matcher.is_error() or not mask:
+            return
+        matcher.consume_token((mask & -mask).bit_length() - 1)
+
+
+def _limit_memory() -> None:
+    with open("/proc/self/statm") as statm:
+        size = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + _GROWTH_BYTES, -1))
+
+
+if __name__ == "__main__":
+    main()
