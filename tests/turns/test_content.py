@@ -52,10 +52,10 @@ def test_read_json_of_a_given_form_that_spells_marks_is_content(name: str) -> No
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FRAMES])
 def test_read_text_of_a_given_form_that_spells_marks_is_content(name: str) -> None:
-    text = RegexGrammar(pattern="[A-Z](?s:.*)", field="guided_regex")
+    text = RegexGrammar(pattern=" [A-Z](?s:.*)", field="guided_regex")
     plan = turn_format([], (), name=name).plan(attrs.evolve(AUTO, content=text))
     assert plan.grammar is not None
     assert plan.make_parser is not None
-    answer = f"So: {' '.join(MARKS)}"
+    answer = f" So: {' '.join(MARKS)}"
     assert Walker().accepts(plan.grammar, answer)
     check_reading(plan.make_parser, answer, Turn(answer))

@@ -2,11 +2,12 @@
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import attrs
 
+from tgi_llama.errors import ValidationError
 from tgi_llama.structured.grammar import Grammar, JsonSchemaGrammar
 
 from .incoming import Steps
@@ -99,13 +100,19 @@ class MarkedFormat:
 
 
 def arguments_grammar(tool: TurnTool) -> JsonSchemaGrammar:
-    """What a call's arguments must be like: an object, whatever the tool's schema says."""
-    schema = tool.parameters
-    if schema is None or schema is True or schema == {}:
-        schema = {"type": "object"}
-    elif isinstance(schema, dict) and "type" not in schema:
-        schema = {"type": "object", **schema}
-    return JsonSchemaGrammar(schema=schema, field=f"{tool.field}.parameters")
+    """What a call's arguments must be like: always an object. Raises ValidationError for a schema
+    that no object can be valid by because of its type."""
+    field = f"{tool.field}.parameters"
+    schema = {} if tool.parameters is None or tool.parameters is True else tool.parameters
+    if not isinstance(schema, Mapping):
+        raise ValidationError("`parameters` must be a JSON Schema of an object", field=field)
+    types = schema.get("type", "object")
+    if "object" not in (types if isinstance(types, list) else [types]):
+        raise ValidationError(
+            f"`parameters` must be a JSON Schema of an object. Given: type {json.dumps(types)}",
+            field=f"{field}.type",
+        )
+    return JsonSchemaGrammar(schema={**schema, "type": "object"}, field=field)
 
 
 def call_objects(

@@ -147,7 +147,7 @@ class TurnReader(MarkupReader):
         """A call is certain. Raises BrokenMarkup for a tool that there is not."""
         if name not in self._tool_names:
             raise BrokenMarkup(f"there is no tool {quoted(name)}")
-        self._text.skip()  # what stood before the call
+        self._text.skip()  # what stood before the call, and what will stand behind it
         self.incoming.forget()
         self._parts.append(CallBegin(self._n_calls, name))
         self._n_calls += 1
@@ -165,7 +165,6 @@ class TurnReader(MarkupReader):
         if not self._has_arguments:
             self.write_arguments("{}")
         self._call_is_open = False
-        self._text.skip()  # what stands between calls
 
     # JSON
 
