@@ -145,9 +145,9 @@ def test_value_beyond_what_llguidance_computes_with_is_refused(schema: object, f
 
 
 def test_unknown_word_is_ignored_and_reported() -> None:
-    written = normalise({"type": "null", "x-order": 1, "uniform": True}, field="f")
+    written = normalise({"type": "null", "x-order": 1, "uniform": 1, "titles": 1}, field="f")
     assert written.schema == {"type": "null"}
-    assert written.ignored_paths == ("f.x-order", "f.uniform")
+    assert written.ignored_paths == ("f.x-order", "f.uniform", "f.titles")
 
 
 def test_settings_of_llguidance_do_not_come_from_clients() -> None:
