@@ -80,6 +80,8 @@ def test_text_on_which_dialects_disagree_is_not_generated(source: str, text: str
         ("^[\\s\\S]$", "\n", ["ab"]),
         ("^\\/$", "/", "\\"),
         ("^{$", "{", "a"),
+        ("^[\\-\\p{Lu}\\]]+$", "-Á]", "a"),
+        ("^[^\\p{Lu}]$", "a", "Á"),
         ("^a{,2}$", "a{,2}", ["a", "aa"]),
     ],
 )
@@ -93,7 +95,7 @@ def test_syntax_of_ecma_is_understood(source: str, text: str, others: list[str])
     "source",
     ["(?=a)b", "(?!a)b", "(?<=a)b", "(?<!a)b", "(?i)a", "(?i:a)", "(a)\\1", "(?<n>a)\\k<n>", "\\ba",
      "a\\B", "(^a)+b", "[]", "\\p{Script=Greek}", "^\\x01$", "(" * 50 + ")" * 50, "a" * 60_000,
-     "((a{1,300}){1,300}){1,300}"],
+     "((a{1,300}){1,300}){1,300}", "[\\W_]", "|".join(["^a"] * 301)],
 )  # fmt: skip
 def test_what_no_grammar_can_do_is_refused_or_dropped(source: str) -> None:
     schema = {"properties": {"a": {"pattern": source, "type": "string"}}}
