@@ -7,6 +7,7 @@ from tgi_llama.turns.functionary import FunctionTagCalls, RecipientCalls
 from tgi_llama.turns.granite import GraniteCalls
 from tgi_llama.turns.hermes import HermesCalls
 from tgi_llama.turns.json_way import JsonCalls
+from tgi_llama.turns.kimi import KimiCalls
 from tgi_llama.turns.llama import LlamaCalls
 from tgi_llama.turns.mistral import MistralCalls, MistralNamedCalls
 
@@ -212,8 +213,45 @@ JSON_WAY = Cases(
     broken=("Hello", '{"name": "launch"}', '{"name": "no_tool", "parameters": {"text": ""}}'),
 )
 
+_KIMI_BEGIN, _KIMI_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
+_KIMI_MARKS = (
+    _KIMI_BEGIN,
+    _KIMI_END,
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+)
+
+
+def _kimi(call_id: str, arguments: str) -> str:
+    return f"<|tool_call_begin|>{call_id}<|tool_call_argument_begin|>{arguments}<|tool_call_end|>"
+
+
+_KIMI_ONE = _kimi("functions.get_weather:0", ARGUMENTS)
+_KIMI_TIME = _kimi("functions.time:1", "{}")
+
+KIMI = Cases(
+    calls=KimiCalls(),
+    one=f"{_KIMI_BEGIN}{_KIMI_ONE}{_KIMI_END}",
+    two=f"{_KIMI_BEGIN}{_KIMI_ONE}{_KIMI_TIME}{_KIMI_END}",
+    tricky=f"{_KIMI_BEGIN}\n{_kimi(' functions.get_weather:12 ', f' {TRICKY} ')}\n{_KIMI_END}\n",
+    marks=_KIMI_MARKS,
+    controls=_KIMI_MARKS,
+    texts=(
+        (f"I look.{_KIMI_BEGIN}{_KIMI_ONE}", Turn("I look.", (PARIS,))),
+        (f"{_KIMI_BEGIN}{_kimi('get_weather:0', ARGUMENTS)}{_KIMI_END}", Turn(calls=(PARIS,))),
+    ),
+    broken=(
+        f"{_KIMI_BEGIN}{_KIMI_END}",
+        f"{_KIMI_BEGIN}{_kimi('functions.launch:0', '{}')}",
+        f"{_KIMI_BEGIN}{_kimi('get_weather', '{}')}",
+        f"{_KIMI_BEGIN}<|tool_call_begin|>functions.ti",
+    ),
+)
+
 CASES = (
     HERMES,
+    KIMI,
     LLAMA,
     MISTRAL,
     MISTRAL_NAMED,

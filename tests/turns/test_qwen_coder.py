@@ -80,6 +80,11 @@ TEXTS = [
         written("get_weather", days="None", x="True", y="NaN"),
         Turn(calls=(Call("get_weather", '{"days": null, "x": true, "y": "NaN"}'),)),
     ),
+    # A text ends at the first end tag, also one that looks like the beginning of JSON.
+    (
+        written("time", a='"b') + written("time", a='"'),
+        Turn(calls=(Call("time", '{"a": "\\"b"}'), Call("time", '{"a": "\\""}'))),
+    ),
     # Parameters that the schema does not know.
     (
         written("time", a="x y", b="7", c='{"d": [null]}', e='"f"'),

@@ -16,10 +16,12 @@ from .command_r import CommandRCalls
 from .deepseek import DEEPSEEK_V3, DEEPSEEK_V3_1
 from .formats import Calls, MarkedFormat
 from .functionary import FunctionTagCalls, RecipientCalls
+from .glm import GlmCalls
 from .granite import GraniteCalls
 from .harmony import HarmonyFormat
 from .hermes import HermesCalls
 from .json_way import JsonCalls
+from .kimi import KimiCalls
 from .llama import LlamaCalls
 from .mistral import MistralCalls, MistralNamedCalls
 from .parts import TurnFormat
@@ -64,6 +66,8 @@ FAMILIES: tuple[Family, ...] = (
     Family(MistralNamedCalls(), needles=(("[TOOL_CALLS]", "[ARGS]"),)),
     Family(MistralCalls(), needles=(("[TOOL_CALLS]",),)),
     Family(GraniteCalls(), needles=(("<|tool_call|>", "<|start_of_role|>"),)),
+    Family(KimiCalls(), needles=(("<|tool_call_argument_begin|>",),)),
+    Family(GlmCalls(), needles=(("<tool_call>", "<arg_key>", "<arg_value>"),)),
     Family(HermesCalls(), needles=(("<tool_call>", "</tool_call>"),)),
     Family(
         LlamaCalls(),

@@ -3,20 +3,18 @@
 
 import attrs
 
-from tgi_llama.structured.grammar import JsonSchemaGrammar
-
 from .formats import next_mark
 from .incoming import Steps
 from .lark import GrammarWriter, one_of
 from .parts import TurnRequest, TurnTool
 from .reader import TurnReader
-from .tagged_calls import TaggedArguments
-from .tagged_values import Parameter, Parameters, read_parameters
+from .tagged_calls import FREE_NAME, TaggedArguments, ValueLayout, take_mark, value_rule
+from .tagged_values import Parameters, read_parameters
 
 _TOOL, _END_TOOL = "<tool_call>", "</tool_call>"
 _FUNCTION, _END_FUNCTION = "<function=", "</function>"
 _PARAMETER, _END_PARAMETER = "<parameter=", "</parameter>"
-_FREE_NAME = r"/[A-Za-z_][A-Za-z0-9_.\-]{0,63}/"
+_LAYOUT = ValueLayout(end=_END_PARAMETER, line_break="\n")
 
 
 @attrs.frozen
@@ -59,14 +57,10 @@ class QwenCoderCalls:
 
 
 def _read_parameters(reader: TurnReader, parameters: Parameters) -> Steps[None]:
-    arguments = TaggedArguments(reader, parameters)
-    while True:
-        yield from reader.incoming.take_space()
-        if not (yield from reader.incoming.takes(_PARAMETER)):
-            break
+    arguments = TaggedArguments(reader, parameters, _LAYOUT)
+    while (yield from take_mark(reader, (_PARAMETER, _END_FUNCTION))) == _PARAMETER:
         name = yield from reader.take_name(">")
-        yield from arguments.write_parameter(name, _END_PARAMETER)
-    yield from reader.expect(_END_FUNCTION)
+        yield from arguments.write_parameter(name)
     arguments.write_end()
 
 
@@ -81,27 +75,10 @@ def _function(grammar: GrammarWriter, tool: TurnTool) -> str:
     rules = [grammar.text(f"{tool.name}>\n")]
     for parameter in parameters.known:
         head = grammar.text(f"{_PARAMETER}{parameter.name}>\n")
-        value = f"{head} {_value(grammar, tool, parameter)}"
+        value = f"{head} {value_rule(grammar, tool, parameter, _LAYOUT)}"
         rules.append(value if parameter.is_required else f"({value})?")
     if parameters.further is not None:
         end = grammar.text(">\n")
-        head = f"{grammar.text(_PARAMETER)} {_FREE_NAME} {end}"
-        rules.append(f"({head} {_value(grammar, tool, parameters.further)})*")
+        head = f"{grammar.text(_PARAMETER)} {FREE_NAME} {end}"
+        rules.append(f"({head} {value_rule(grammar, tool, parameters.further, _LAYOUT)})*")
     return f"{' '.join(rules)} {grammar.text(_END_FUNCTION)}"
-
-
-def _value(grammar: GrammarWriter, tool: TurnTool, parameter: Parameter) -> str:
-    """A value, the closing tag and the line break behind it."""
-    kind = parameter.kind
-    end = f"\n{_END_PARAMETER}\n"
-    if not kind.is_text:
-        path = f"properties.{parameter.name}" if parameter.name else "additionalProperties"
-        part = JsonSchemaGrammar(schema=parameter.schema, field=f"{tool.field}.parameters.{path}")
-        return f"{grammar.part(part)} {grammar.text(end)}"
-    if kind.choices is not None:
-        return f"{one_of([grammar.text(choice) for choice in kind.choices])} {grammar.text(end)}"
-    if kind.min_length or kind.max_length is not None:
-        most = "" if kind.max_length is None else kind.max_length
-        text = grammar.free_text((_END_PARAMETER,), f"(?s:.{{{kind.min_length},{most}}})")
-        return grammar.lazy(f"{text} {grammar.text(end)}")
-    return f"{grammar.text_until(_END_PARAMETER)} {grammar.text(chr(10))}"
