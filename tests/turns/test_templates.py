@@ -193,6 +193,9 @@ def test_render_deepseek_r1_opens_the_reasoning() -> None:
     check_reading(plan.make_parser, "Hm\n</think>\n\nYes", Turn("Yes", reasoning="Hm"))
 
 
+SEPARATOR = "<｜tool▁sep｜>"  # noqa: RUF001  DeepSeek's own bars
+
+
 @pytest.mark.parametrize(
     ("source", "controls", "name"),
     [
@@ -204,6 +207,18 @@ def test_render_deepseek_r1_opens_the_reasoning() -> None:
         ("{{ tools }}", ("<|python_tag|>", "<s>"), "llama3"),
         ("{{ tools }}", (), "json"),
         ("{{ messages }}", ("<|python_tag|>", "[TOOL_CALLS]"), "json"),
+        ("<|channel|>analysis<|message|>", (), "harmony"),
+        ("<|START_ACTION|>[<|END_ACTION|>", (), "command_a"),
+        ("<|START_ACTION|> <|START_TEXT|>", (), "command_a_text"),
+        ('{{ tools }} Action: "tool_name"', (), "command_r"),
+        (f"tools {SEPARATOR} ```json", (), "deepseek_v3"),
+        (f"tools {SEPARATOR}", (), "deepseek_v3.1"),
+        (f"calls {SEPARATOR} ```json", (), "json"),
+        ("{{ tools }}", (SEPARATOR,), "deepseek_v3.1"),
+        ("<|tool|>{{ message['tools'] }}<|/tool|>", (), "phi4"),
+        ("<tool_call> <function= <parameter= </function> </tool_call>", (), "qwen3_coder"),
+        ("<tool_call> <arg_key> <arg_value> </tool_call>", (), "glm4"),
+        ("<|tool_call_begin|> <|tool_call_argument_begin|>", (), "kimi_k2"),
     ],
 )
 def test_turn_format_of_a_template(source: str, controls: tuple[str, ...], name: str) -> None:
