@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 import pytest
 from fakes.letter_grammars import N_VOCAB, RealGrammar, RuleGrammar, letter_vocabulary
-from fakes.playbook import Playbook, a_request
+from fakes.playbook import Playbook, Unbounded, a_request
 from fakes.runner import EOS, FakeRunner, noisy
 
 from tgi_llama.engine.sampler import log_sum_exp
@@ -527,13 +527,7 @@ def test_failed_decode_fails_a_constrained_request_too(plays: list[Playbook]) ->
 def test_steps_with_leaps_teach_the_budget_nothing(plays: list[Playbook]) -> None:
     noted: list[tuple[int, int]] = []
 
-    class Noting:
-        def n_tokens(self, n_decode: int, *, n_prompts: int = 0) -> int:  # noqa: ARG002
-            return 10**9
-
-        def target_s(self, n_decode: int) -> float:  # noqa: ARG002
-            return 1.0
-
+    class Noting(Unbounded):
         def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:  # noqa: ARG002
             noted.append((n_decode, n_prefill))
 
