@@ -103,16 +103,40 @@ def beside(bench: Bench, chunk: int, start: int) -> float:
     return bench.step(N_RUNNING, (N_RUNNING, chunk), n=3)
 
 
+def leaping(bench: Bench, n_sequences: int, n_leapt: int) -> float:
+    """A step in which the last sequence computes so many tokens more, the least of several."""
+    bench.clear()
+    for slot in range(n_sequences):
+        bench.fill(slot, 64)
+    parts = [(slot, 1) for slot in range(n_sequences - 1)] + [(n_sequences - 1, 1 + n_leapt)]
+    return min([bench.decode(*parts) for _ in range(13)][1:])
+
+
+def print_leaps(benches: tuple[Bench, ...]) -> None:
+    for n_sequences in (2, 8):
+        bases = [leaping(bench, n_sequences, 0) for bench in benches]
+        for n_leapt in (0, 2, 4, 8, 12, 16, 24):
+            times = [leaping(bench, n_sequences, n_leapt) for bench in benches]
+            more = [time - base for time, base in zip(times, bases, strict=True)]
+            name = f"{n_sequences}, one with {n_leapt} tokens more"
+            shown = times if n_leapt == 0 else more
+            click.echo(f"{name:34}" + "".join(f"{each * 1e3:8.1f}ms" for each in shown))
+
+
 @click.command(help=__doc__)
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--threads", type=int, default=2, show_default=True)
-def main(model: Path, threads: int) -> None:
+@click.option("--leaps", is_flag=True, help="What forced tokens add to a step, instead.")
+def main(model: Path, threads: int, leaps: bool) -> None:
     with (
         opened(model, "streams", slots=16, cells=1024, threads=threads) as streams,
         opened(model, "unified", slots=16, cells=1024, threads=threads) as unified,
     ):
         benches = (streams, unified)
         click.echo(f"{'':34}{'streams':>10}{'unified':>10}")
+        if leaps:
+            print_leaps(benches)
+            return
         for n_sequences, n_cells in ((1, 128), (8, 128), (16, 128), (8, 900), (16, 900)):
             for shared in (False, True) if n_cells > 128 else (False,):
                 times = [decoding(each, n_sequences, n_cells, shared=shared) for each in benches]

@@ -145,13 +145,13 @@ def guides(rows: list[Scores], rng: np.random.Generator) -> dict[str, Guide | No
 
 
 def print_masked(n_vocab: int, repeats: int) -> None:
-    """Peaked rows, swept, one token a step."""
+    """Peaked rows."""
     rng = np.random.default_rng(1)
     scratch = Scratch()
     prompt = [TokenId(int(i)) for i in rng.choice(n_vocab, min(PENALISED, n_vocab), replace=False)]
     rows = peaked(n_vocab, rng)
     columns = guides(rows, rng)
-    measures = ("warm", "swept")
+    measures = ("warm", f"swept, {N_ROWS} a step")
     heads = [f"{column}, {measure}" for column in columns for measure in measures]
     click.echo(f"| ms per token | {' | '.join(heads)} |\n| --- |{' --- |' * len(heads)}")
     for kind, parameters in KINDS.items():
@@ -162,7 +162,7 @@ def print_masked(n_vocab: int, repeats: int) -> None:
                 guide.mask()
             work = partial(sampler.choose, scratch=scratch, guide=guide)
             cells.append(f"{warm_ms(work, rows, repeats):.3f}")
-            cells.append(f"{swept_ms(work, rows, repeats // 4, 1):.3f}")
+            cells.append(f"{swept_ms(work, rows, repeats // 4, N_ROWS):.3f}")
         click.echo(f"| {kind} | {' | '.join(cells)} |")
 
 

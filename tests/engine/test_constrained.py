@@ -7,7 +7,7 @@ from itertools import pairwise
 import attrs
 import numpy as np
 import pytest
-from fakes.grammars import N_VOCAB, RealGrammar, RuleGrammar, letter_vocabulary
+from fakes.letter_grammars import N_VOCAB, RealGrammar, RuleGrammar, letter_vocabulary
 from fakes.playbook import Playbook, Unbounded, a_request
 from fakes.runner import EOS, FakeRunner, noisy
 
@@ -16,6 +16,7 @@ from tgi_llama.errors import DecodeAborted, DecodeFailed, GenerationError
 from tgi_llama.generation import (
     Constraint,
     Failed,
+    RequestId,
     SamplingParameters,
     TokenEvent,
     TokenId,
@@ -53,6 +54,10 @@ def make_play(plays: list[Playbook], **options: object) -> Playbook:
     play = Playbook(runner=runner, **options)  # type: ignore[arg-type]
     plays.append(play)
     return play
+
+
+def logprobs(play: Playbook, request: RequestId) -> list[float | None]:
+    return [each.token.logprob for each in play.events[request] if isinstance(each, TokenEvent)]
 
 
 def words(vocabulary_text: str) -> list[int]:
@@ -400,7 +405,7 @@ def test_late_mask_holds_up_its_own_sequence_only(
     gate = threading.Event()
 
     def slow(tokens: tuple[int, ...]) -> None:
-        if len(tokens) in (0, 3):
+        if len(tokens) in (1, 3, 4):
             assert gate.wait(30)
 
     def open_if_waited_for() -> None:
@@ -410,6 +415,7 @@ def test_late_mask_holds_up_its_own_sequence_only(
 
     runner = FakeRunner(script=noisy, can_cut=can_cut)
     play = make_play(plays, runner=runner)
+    play.scheduler.fewest_leapt = 1
     runner.before_decode = open_if_waited_for
     sampling = SamplingParameters(top_k=3, seed=5)
     prompt = [5, 6, 7, 8, 9, 10, 11, 12, 13][:n_prompt]
@@ -417,14 +423,15 @@ def test_late_mask_holds_up_its_own_sequence_only(
         prompt,
         max_new_tokens=8,
         sampling=sampling,
-        constraint=RuleGrammar(Script((None, 30, None, None, 31, None)), slow),
+        logprobs=True,
+        constraint=RuleGrammar(Script((32, None, 30, None, None, 31, None)), slow),
     )
     request = play.submit(slow_one)
     other = play.submit(a_request([9], max_new_tokens=30, ignore_eos=True))
     for _ in range(4):
         play.step()
     if can_cut:
-        assert play.tokens(request) == []
+        assert play.tokens(request) == [32]
         assert len(play.tokens(other)) >= 2
     gate.set()
     play.run_until_idle()
@@ -432,6 +439,7 @@ def test_late_mask_holds_up_its_own_sequence_only(
     same = quick.submit(attrs.evolve(slow_one, constraint=RuleGrammar(slow_one.constraint.rule)))
     quick.run_until_idle()
     assert play.tokens(request) == quick.tokens(same)
+    assert logprobs(play, request) == pytest.approx(logprobs(quick, same))
     assert len(play.tokens(other)) == 30
     play.check_all_over()
 
@@ -501,11 +509,7 @@ def test_broken_off_decode_changes_nothing(plays: list[Playbook], at: int, can_c
     actual = play.submit(request)
     play.run_until_idle()
     assert play.tokens(actual) == plain.tokens(expected)
-    logprobs = [
-        [event.token.logprob for event in each.events[i] if isinstance(event, TokenEvent)]
-        for each, i in ((play, actual), (plain, expected))
-    ]
-    assert logprobs[0] == pytest.approx(logprobs[1])
+    assert logprobs(play, actual) == pytest.approx(logprobs(plain, expected))
 
 
 def test_failed_decode_fails_a_constrained_request_too(plays: list[Playbook]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import attrs
 import jsonschema
 import pytest
-from fakes.grammars import RealGrammar, letter_vocabulary
+from fakes.letter_grammars import RealGrammar, letter_vocabulary
 from fakes.playbook import Playbook, a_request
 from fakes.runner import EOS, FakeRunner, noisy
 

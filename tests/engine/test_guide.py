@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from fakes.grammars import N_VOCAB, RuleGrammar
+from fakes.letter_grammars import N_VOCAB, RuleGrammar
 from fakes.runner import EOS
 
 from tgi_llama.engine.guide import Guide
@@ -56,6 +56,7 @@ def test_lent_state_is_not_here_until_its_mask_is(pool: MaskPool) -> None:
     pool.compute([guide])
     assert not guide.is_here()
     assert not guide.is_here(0.001)
+    assert not guide.is_complete
     gate.set()
     assert guide.is_here(None)
     assert guide.allows(TokenId(2))

@@ -7,7 +7,7 @@ import tracemalloc
 import attrs
 import numpy as np
 import pytest
-from fakes.grammars import RuleGrammar
+from fakes.letter_grammars import RuleGrammar
 from fakes.sampling import FILTERS, PROMPT, Scores, assert_drawn_from, changed, reference, row
 from numpy.typing import NDArray
 

@@ -6,12 +6,22 @@ from collections.abc import Sequence
 import attrs
 import jsonschema
 import pytest
-from fakes.grammars import RealGrammar, schema_grammar, tokenizer_of
 from fakes.native import Load, Loaded
 from fakes.native_play import NativePlay, native_request, prompts
 
 from tgi_llama.engine.assembly import EngineOptions
-from tgi_llama.generation import FinishReason, GenerationRequest, SamplingParameters, TokenEvent
+from tgi_llama.generation import (
+    Constraint,
+    FinishReason,
+    GenerationRequest,
+    SamplingParameters,
+    TokenEvent,
+)
+from tgi_llama.llama.grammar_vocab import read_grammar_vocabulary
+from tgi_llama.structured.engine import LlGrammarCompiler
+from tgi_llama.structured.grammar import JsonSchemaGrammar
+from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.trial import Trial
 
 SCHEMA = {
     "type": "object",
@@ -32,8 +42,14 @@ SAMPLINGS = (
 )
 
 
+def constraint_of(loaded: Loaded) -> Constraint:
+    with Trial(GrammarLimits()) as trial:
+        compiler = LlGrammarCompiler(read_grammar_vocabulary(loaded.vocab), trial)
+        return compiler.compile(JsonSchemaGrammar(schema=SCHEMA, field="schema"))
+
+
 def requests_of(loaded: Loaded, n: int) -> list[GenerationRequest]:
-    grammar = RealGrammar(schema_grammar(json.dumps(SCHEMA)), tokenizer_of(loaded.vocab))
+    grammar = constraint_of(loaded)
     return [
         native_request(
             loaded,

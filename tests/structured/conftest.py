@@ -5,7 +5,7 @@ from pathlib import Path
 
 import llama_cpp.llama_cpp as native
 import pytest
-from fakes.grammar_bench import Bench
+from fakes.grammars import Bench
 from fakes.vocab_files import load_vocab_only, quiet_native_log
 
 import tgi_llama.builtin

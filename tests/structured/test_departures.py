@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import trio
-from fakes.grammar_bench import Bench
+from fakes.grammars import Bench
 
 from tgi_llama.admission import ValidationWorkers
 from tgi_llama.structured.engine import LlGrammarCompiler

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fakes.grammar_bench import Bench
+from fakes.grammars import Bench
 
 from tgi_llama.errors import ValidationError
 from tgi_llama.generation import GrammarOutcome, TokenId

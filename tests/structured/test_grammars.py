@@ -1,7 +1,7 @@
 """Every kind of grammar on the built-in model's vocabulary: what it takes and what it does not."""
 
 import pytest
-from fakes.grammar_bench import Bench
+from fakes.grammars import Bench
 
 from tgi_llama.structured.grammar import (
     ChoiceGrammar,

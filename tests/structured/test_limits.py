@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from fakes.grammar_bench import Bench
+from fakes.grammars import Bench
 
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import GrammarState, TokenId

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from fakes.grammar_bench import Bench
+from fakes.grammars import Bench
 
 from tgi_llama.generation import TokenId
 from tgi_llama.structured.grammar import (

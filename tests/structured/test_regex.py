@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from fakes.grammar_bench import Bench
+from fakes.grammars import Bench
 
 from tgi_llama.errors import ValidationError
 from tgi_llama.structured.grammar import RegexGrammar

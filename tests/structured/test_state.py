@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fakes.grammar_bench import Bench
+from fakes.grammars import Bench
 
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import GrammarState, TokenId

@@ -52,6 +52,8 @@ class Guide:
         """Held while the state is lent."""
         self._failure: Exception | None = None
         """Of the computation that was lent."""
+        self.is_complete = state.is_complete
+        """Nothing may follow any more but the end. Known also while the state is lent."""
         self.wants_mask_early = True
         """Whether the next choice will surely or probably ask for the mask: the last one did. The
         first mask of a grammar is its most expensive, and there is a prompt to compute anyway."""
@@ -108,6 +110,7 @@ class Guide:
         """The token comes next; it does not end the generation."""
         self._own()
         self._state.take(token)
+        self.is_complete = self._state.is_complete
         self.wants_mask_early = self._always_masks or self._was_asked
         self._has_mask = self._was_asked = False
 
@@ -118,13 +121,8 @@ class Guide:
         for token in tokens:
             self._state.take(token)
             self._has_mask = False
+        self.is_complete = self._state.is_complete
         return tokens
-
-    @property
-    def is_complete(self) -> bool:
-        """Nothing may follow any more but the end."""
-        self._own()
-        return self._state.is_complete
 
     def _own(self) -> None:
         self.is_here(None)

@@ -68,6 +68,7 @@ CASES: dict[str, Any] = {
     "overlap of large patterns": {
         "patternProperties": {"^([ab]{0,20}c){20}$": {}, "^([ab]{0,20}d){20}$": {}}
     },
+    "many large patterns": {"patternProperties": {f"^(a?){{490}}x{at}$": {} for at in range(200)}},
     "pattern of groups": {"pattern": "(" * 100_000},
     "many unknown words": {f"word{at}": 1 for at in range(50_000)},
     "many formats": {"properties": {f"p{at}": {"format": "uri"} for at in range(1_500)}},

@@ -71,6 +71,15 @@ CASES: dict[str, tuple[object, list[object], list[object]]] = {
         [{}, {"a": 1, "b": 2}, "x"],
         [{"c": 1}, {"a": "x"}],
     ),
+    "propertyNames of a closed object": (
+        {
+            "properties": {"a": {}, "bb": {}},
+            "additionalProperties": False,
+            "propertyNames": {"maxLength": 1, "pattern": "^[a-z]"},
+        },
+        [{}, {"a": 1}],
+        [{"bb": 1}, {"c": 1}],
+    ),
     "propertyNames false": ({"type": "object", "propertyNames": False}, [{}], [{"a": 1}]),
     "minProperties": (
         {"type": "object", "properties": {"a": {}, "b": {}}, "minProperties": 1},
@@ -154,6 +163,16 @@ CASES: dict[str, tuple[object, list[object], list[object]]] = {
         [["a"], [1, "a"], [None, "a", 1]],
         [[], ["a", "a"], [1, None, 1]],
     ),
+    "uniqueItems of one item": (
+        {"type": "array", "maxItems": 1, "uniqueItems": True},
+        [[], [1]],
+        [[1, 1]],
+    ),
+    "uniqueItems of booleans": (
+        {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True},
+        [[], [True], [True, False], [False, True]],
+        [[True, True], [1]],
+    ),
     "uniqueItems of different kinds": (
         {
             "type": "array",
@@ -200,6 +219,22 @@ CASES: dict[str, tuple[object, list[object], list[object]]] = {
     ),
     "multipleOf of numbers": ({"type": "number", "multipleOf": 0.25}, [0.25, 1, 1.75], [0.1, 1.3]),
     "multipleOf of integers": ({"type": "integer", "multipleOf": 1.5}, [3, -6], [1, 4]),
+    "bounds with one integer part": (
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.5},
+        [0.25, 0.001],
+        [0, 0.5, -0.1],
+    ),
+    "negative bounds with one integer part": (
+        {"type": "number", "minimum": -1.5, "exclusiveMaximum": -1},
+        [-1.5, -1.001],
+        [-1, -1.6, 0],
+    ),
+    "multipleOf of numbers in bounds": (
+        {"type": "number", "minimum": 28.85, "maximum": 29.05, "multipleOf": 0.1},
+        [],
+        [28.8, 28.85, 29.05, 29.1],
+    ),
+    "const in bounds of a step": ({"const": 1.5, "multipleOf": 0.25}, [1.5], [1.25, ""]),
     "minLength": ({"type": "string", "minLength": 2}, ["ab", "é\n", "😀😀"], ["", "a", "😀"]),
     "maxLength": ({"type": "string", "maxLength": 2}, ["", "ab", "\n\n", "😀é"], ["abc"]),
     "pattern": ({"type": "string", "pattern": "b+c"}, ["bc", "abbcd"], ["b", "cb"]),
@@ -288,6 +323,28 @@ CASES: dict[str, tuple[object, list[object], list[object]]] = {
     "not type": ({"not": {"type": ["string", "object"]}}, [1, None, []], ["", {}]),
     "not required": ({"type": "object", "not": {"required": ["a"]}}, [{}, {"b": 1}], [{"a": 1}]),
     "not minimum": ({"type": "number", "not": {"minimum": 3}}, [2.5, -1], [3, 4]),
+    "not lengths": (
+        {"type": "string", "not": {"minLength": 2, "maxLength": 3}},
+        ["", "a", "abcd"],
+        ["ab", "abc"],
+    ),
+    "not not": ({"type": "string", "not": {"not": {"enum": ["a", "b"]}}}, ["a", "b"], ["", "c"]),
+    "not array": (
+        {
+            "type": "array",
+            "not": {"minItems": 1, "maxItems": 2, "prefixItems": [{"type": "string"}]},
+        },
+        [[], [1], ["x", 2, 3]],
+        [["x"], ["x", 1]],
+    ),
+    "not counts of properties": (
+        {"type": "object", "not": {"minProperties": 1}},
+        [{}],
+        [{"a": 1}],
+    ),
+    "not boolean": ({"type": ["boolean", "null"], "not": {"const": True}}, [False, None], [True]),
+    "not false": ({"not": False}, ANY, []),
+    "not maximum": ({"type": "number", "not": {"maximum": 3}}, [3.5, 4], [2, 3]),
     "if then else": (
         {
             "type": "object",

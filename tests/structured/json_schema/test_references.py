@@ -58,6 +58,14 @@ CASES: dict[str, tuple[object, list[object], list[object]]] = {
         [1],
         ["x"],
     ),
+    "to the root from a part with an id of its own": (
+        {
+            "$defs": {"a": {"type": "integer"}},
+            "properties": {"x": {"id": "http://x/", "items": {"$ref": "#/$defs/a"}}},
+        },
+        [{"x": [1]}],
+        [{"x": ["y"]}],
+    ),
     "with siblings": (
         {"$defs": {"a": {"type": "integer"}}, "$ref": "#/$defs/a", "minimum": 3},
         [3],

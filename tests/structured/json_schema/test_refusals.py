@@ -12,6 +12,10 @@ UNENFORCEABLE: list[tuple[object, str]] = [
     ({"contains": {"type": "string"}}, "f.contains"),
     ({"contains": {}, "maxContains": 2}, "f.maxContains"),
     ({"contains": {"type": "null"}, "minContains": 2, "maxItems": 4}, "f.minContains"),
+    ({"type": "array", "items": {"enum": [1, 2, 3, 4, 5, 6]}, "uniqueItems": True},
+     "f.uniqueItems"),
+    ({"properties": {c: {} for c in "abcdefghij"}, "additionalProperties": False,
+      "minProperties": 5}, "f.minProperties"),
     ({"type": "object", "minProperties": 2}, "f.minProperties"),
     ({"properties": {c: {} for c in "abcdefgh"}, "minProperties": 1}, "f.minProperties"),
     ({"properties": {c: {} for c in "abcdefgh"}, "maxProperties": 3}, "f.maxProperties"),
@@ -145,9 +149,9 @@ def test_value_beyond_what_llguidance_computes_with_is_refused(schema: object, f
 
 
 def test_unknown_word_is_ignored_and_reported() -> None:
-    written = normalise({"type": "null", "x-order": 1, "uniform": True}, field="f")
+    written = normalise({"type": "null", "x-order": 1, "uniform": 1, "titles": 1}, field="f")
     assert written.schema == {"type": "null"}
-    assert written.ignored_paths == ("f.x-order", "f.uniform")
+    assert written.ignored_paths == ("f.x-order", "f.uniform", "f.titles")
 
 
 def test_settings_of_llguidance_do_not_come_from_clients() -> None:

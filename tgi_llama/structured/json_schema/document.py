@@ -93,8 +93,8 @@ class Document:
             return resource
         if not fragment.startswith("/"):
             found = self._places.get(f"{whole}#{fragment}")
-        else:
-            found = _at_pointer(resource, fragment)
+        else:  # from the root too: an "id" may be meant as an annotation
+            found = _at_pointer(resource, fragment) or _at_pointer(self.top, fragment)
         if found is None:
             raise ValidationError(f"$ref {reference!r} leads to nothing", field=at)
         return found

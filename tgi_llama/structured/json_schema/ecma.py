@@ -31,7 +31,7 @@ from .pattern import (
 MAX_NODES = 20_000  # with repetitions written out; llguidance's own limits come earlier for most
 MAX_NESTING = 40
 MAX_LENGTH = 50_000  # characters
-MAX_ALTERNATIVES = 64  # that anchors may make of one pattern
+MAX_ALTERNATIVES = 300  # that anchors may make of one pattern
 
 
 class UnsupportedPattern(ValidationError):

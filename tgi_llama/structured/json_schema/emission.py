@@ -17,7 +17,7 @@ from .algebra import Effort, item_of
 from .definitions import Definitions
 from .gaps import Gaps
 from .numbers import written_number
-from .overlap import may_overlap
+from .overlap import first_overlap
 from .paths import child
 from .pattern import CONTROLS, Pattern, other_than
 from .shapes import (
@@ -184,13 +184,13 @@ class Emission:
         return variants[0] if len(variants) == 1 else {"anyOf": variants}
 
     def _check_overlaps(self, shape: Object) -> None:
-        for (one, _), (other, _) in itertools.combinations(shape.patterns, 2):
-            if may_overlap(one, other, self.effort.spend):
-                raise ValidationError(
-                    f"patterns that match one name cannot be enforced: {one.source!r} and"
-                    f" {other.source!r}",
-                    field=child(shape.at, "patternProperties"),
-                )
+        found = first_overlap([one for one, _ in shape.patterns], self.effort.spend)
+        if found is not None:
+            raise ValidationError(
+                "patterns that match one name cannot be enforced:"
+                f" {found[0].source!r} and {found[1].source!r}",
+                field=child(shape.at, "patternProperties"),
+            )
 
     def _variants(self, shape: Object, base: dict[str, object]) -> Iterator[object]:
         """The object as one schema, or as several where the number of its properties is limited:

@@ -1,5 +1,6 @@
 """Numbers as llguidance can take them: doubles that stand for exactly what the schema says."""
 
+import math
 from fractions import Fraction
 
 import attrs
@@ -32,12 +33,36 @@ def _range(shape: Number, *, integer: bool) -> dict[str, object]:
     is_point = shape.low is not None and shape.low == shape.high
     if is_point and shape.low is not None:
         integer = shape.low.denominator == 1
+    if not integer:
+        shape = _without_open_ends(shape)
     found: dict[str, object] = {"type": "integer" if integer else "number"}
     found.update(written_bound(shape, "minimum"))
     found.update(written_bound(shape, "maximum"))
     if shape.multiple_of is not None and not is_point:
         found["multipleOf"] = written_step(shape.multiple_of, at=shape.at)
     return found
+
+
+def _without_open_ends(shape: Number) -> Number:
+    """llguidance lets an excluded whole bound through where both bounds have one integer part, as
+    with 0 < x < 0.5. There the range begins (or ends) a hair beside it."""
+    low, high = shape.low, shape.high
+    if low is None or high is None or math.trunc(low) != math.trunc(high):
+        return shape
+    if low >= 0 and low.denominator == 1 and not shape.low_included:
+        return attrs.evolve(shape, low=_beside(low, high, shape), low_included=True)
+    if high <= 0 and high.denominator == 1 and not shape.high_included:
+        return attrs.evolve(shape, high=-_beside(-high, -low, shape), high_included=True)
+    return shape
+
+
+def _beside(low: Fraction, high: Fraction, shape: Number) -> Fraction:
+    """The smallest of a few decimals above ``low`` and below ``high`` that is exact as a double."""
+    for digits in range(12, 0, -1):
+        value = low + Fraction(1, 10**digits)
+        if value < high and Fraction(repr(float(value))) == value:
+            return value
+    raise ValidationError("bounds so close to each other cannot be enforced", field=shape.at)
 
 
 def written_bound(shape: Number, keyword: str) -> dict[str, object]:

@@ -3,12 +3,14 @@
 llguidance wants the patterns of ``patternProperties`` to have none, and says so without a path.
 """
 
+import itertools
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
-from .pattern import LAST, Chars, Choice, Node, Pattern, Repeat, Sequence, in_item
+from . import pattern as trees
+from .pattern import LAST, Chars, Choice, Node, Pattern, Repeat, in_item
 
 MAX_POSITIONS = 500  # characters of a pattern with repetitions written out
 
@@ -34,7 +36,7 @@ class _Automaton:
                 return None
             firsts = set().union(*(part[1] for part in found))
             return any(p[0] for p in found), firsts, set().union(*(part[2] for part in found))
-        return self._row(node.parts) if isinstance(node, Sequence) else self._repeated(node)
+        return self._row(node.parts) if isinstance(node, trees.Sequence) else self._repeated(node)
 
     def _row(self, nodes: tuple[Node, ...]) -> tuple[bool, set[int], set[int]] | None:
         empty, first, last = True, set[int](), set[int]()
@@ -62,8 +64,25 @@ class _Automaton:
         if node.high is None:
             rest: tuple[Node, ...] = (Repeat(node.node, 0, None),)
         else:
-            rest = (Choice((Sequence(), node.node)),) * (node.high - node.low)
+            rest = (Choice((trees.EMPTY, node.node)),) * (node.high - node.low)
         return self._row((node.node,) * node.low + rest)
+
+
+@attrs.frozen
+class _Machine:
+    """A whole pattern's automaton."""
+
+    automaton: _Automaton
+    accepts_empty: bool
+    first: set[int]
+    last: set[int]
+
+    @classmethod
+    def of(cls, pattern: Pattern, spend: Callable[[int], None]) -> "_Machine | None":
+        automaton = _Automaton()
+        whole = automaton.add(pattern.node)
+        spend(len(automaton.chars) + sum(map(len, automaton.follow)) // 10)
+        return None if whole is None else cls(automaton, *whole)
 
 
 def _samples() -> tuple[int, ...]:
@@ -91,23 +110,33 @@ def _is_in(chars: Chars, code: int) -> bool:
     return any(in_item(item, code) for item in chars.items) is not chars.negated
 
 
-def may_overlap(one: Pattern, other: Pattern, spend: Callable[[int], None]) -> bool:
-    """False only if no string matches both; True also where that takes too long to find out.
+def first_overlap(
+    patterns: Sequence[Pattern], spend: Callable[[int], None]
+) -> tuple[Pattern, Pattern] | None:
+    """Two patterns that some string matches both, or for which that takes too long to find out.
     ``spend`` is told of every step and may raise."""
-    machines = (_Automaton(), _Automaton())
-    left, right = machines[0].add(one.node), machines[1].add(other.node)
-    if left is None or right is None or (left[0] and right[0]):
+    machines = [_Machine.of(pattern, spend) for pattern in patterns]
+    for left, right in itertools.combinations(range(len(patterns)), 2):
+        one, other = machines[left], machines[right]
+        if one is None or other is None or _meet(one, other, spend):
+            return patterns[left], patterns[right]
+    return None
+
+
+def _meet(one: "_Machine", other: "_Machine", spend: Callable[[int], None]) -> bool:
+    """Whether both accept one string: a walk through pairs of states."""
+    if one.accepts_empty and other.accepts_empty:
         return True
-    waiting = [(a, b) for a in left[1] for b in right[1]]
+    waiting = [(a, b) for a in one.first for b in other.first]
     seen = set(waiting)
     while waiting:
         a, b = waiting.pop()
         spend(10)
-        if not _share_a_character(machines[0].chars[a], machines[1].chars[b]):
+        if not _share_a_character(one.automaton.chars[a], other.automaton.chars[b]):
             continue
-        if a in left[2] and b in right[2]:
+        if a in one.last and b in other.last:
             return True
-        for pair in ((x, y) for x in machines[0].follow[a] for y in machines[1].follow[b]):
+        for pair in itertools.product(one.automaton.follow[a], other.automaton.follow[b]):
             if pair not in seen:
                 seen.add(pair)
                 waiting.append(pair)

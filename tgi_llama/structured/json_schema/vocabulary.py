@@ -93,7 +93,7 @@ APPLICATORS = frozenset(
 
 BESIDE_IF = frozenset({"then", "else"})
 KNOWN = ANNOTATIONS | ASSERTIONS | APPLICATORS | BESIDE_IF
-_LOWER = {word.lower(): word for word in KNOWN}
+_LOWER = {word.lower(): word for word in ASSERTIONS | APPLICATORS | BESIDE_IF}
 
 
 def meant(word: str) -> str | None:
