@@ -334,7 +334,8 @@ class Scheduler:
         n_running = len(self._running)
         n_most = self.max_batch_tokens - n_running
         if len(served) > 1:
-            n_most = min(n_most, self.max_prefill_tokens, self.budget.n_tokens(len(served)))
+            budget = self.budget.n_tokens(len(served), spent_s=self._spent_s)
+            n_most = min(n_most, self.max_prefill_tokens, budget)
         leaps = Room(n_tokens=n_most, n_rows=room.n_rows)
         chunks = with_leaps(served, fewest=self._fewest_leapt(), room=leaps)
         room.n_tokens -= n_most - leaps.n_tokens
