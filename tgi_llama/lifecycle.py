@@ -272,7 +272,8 @@ async def _load_grammars(
     except ValueError as error:
         _log.warning("requests with a grammar will be refused: %s", error)
         return None
-    trial = resources.enter_context(Trial(GrammarLimits(max_bytes=config.max_grammar_bytes)))
+    limits = GrammarLimits(max_bytes=config.max_grammar_bytes)
+    trial = resources.enter_context(Trial(limits))
     trial.warm_up()
     return LlGrammarCompiler(
         vocabulary,

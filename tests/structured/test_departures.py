@@ -40,7 +40,8 @@ async def test_client_that_leaves_during_compilation_leaves_nothing_behind(
             await nursery.start(workers.run)
             async with trio.open_nursery() as client:
                 client.start_soon(workers.validate, lambda: compiler.compile(grammar))
-                await trio.to_thread.run_sync(begun.read_bytes)
+                with trio.fail_after(10):
+                    await trio.to_thread.run_sync(begun.read_bytes, abandon_on_cancel=True)
                 client.cancel_scope.cancel()
             # The client is gone and holds no permit; its compilation goes on and will be of use.
             await trio.to_thread.run_sync(answer.write_bytes, b"")

@@ -1,6 +1,6 @@
 """The compiler: errors and their fields, the cache, limits, and what is counted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,6 +19,8 @@ from tgi_llama.structured.grammar import (
 )
 from tgi_llama.structured.limits import GrammarLimits
 from tgi_llama.structured.trial import Trial
+
+OpenBench = Callable[[str], Bench]
 
 LETTERS = RegexGrammar(pattern="[a-z]+", field="guided_regex")
 
@@ -217,3 +219,15 @@ def test_special_tokens_are_for_our_own_grammars(bench: Bench) -> None:
     assert bench.mask(state) == {end}
     state.take(TokenId(end))
     assert state.allows(bench.tokens("b")[0])
+
+
+def test_grammar_with_special_tokens_is_tried_all_the_same(open_bench: OpenBench) -> None:
+    bench = open_bench("qwen2")
+    part = JsonSchemaGrammar(
+        schema={"allOf": [{"type": "string", "pattern": f"x{i}"} for i in range(100)]},
+        field="tools[0].function.parameters",
+    )
+    grammar = CompositeGrammar(lark='start: "<[1]>" <[151645]> @a', parts=(("a", part),))
+    error = bench.refusal(grammar)
+    assert "too complex" in str(error)
+    assert error.field == "tools[0].function.parameters"

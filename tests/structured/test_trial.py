@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tgi_llama.structured.limits import GrammarLimits
-from tgi_llama.structured.trial import TooCostly, Trial
+from tgi_llama.structured.trial import SPECIAL, TooCostly, Trial
 
 
 def lark(text: str) -> str:
@@ -71,6 +71,12 @@ def test_grammar_whose_first_steps_cost_too_much_is_found_out(trial: Trial) -> N
     assert verdict is not None
     assert verdict.compiled
     assert "items" in verdict.error
+
+
+def test_special_token_is_known(trial: Trial) -> None:
+    verdict = trial.judge(lark(f'start: "a" {SPECIAL} "b" ({SPECIAL} | "c")'))
+    assert verdict is not None
+    assert verdict.error == ""
 
 
 def test_process_is_used_again(trial: Trial) -> None:

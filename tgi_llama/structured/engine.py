@@ -125,7 +125,7 @@ class LlGrammarCompiler:
     def _try(self, source: Source, *, spent_s: float) -> None:
         """Refuses what a trial finds wrong or too costly."""
         try:
-            verdict = self.trial.judge(source.text, spent_s=spent_s)
+            verdict = self.trial.judge(source.trial_text, spent_s=spent_s)
         except TooCostly as error:
             raise self._too_complex(source, str(error)) from None
         if verdict is None:

@@ -64,6 +64,14 @@ def rename_references(lark: str, prefix: str) -> str:
     )
 
 
+def replace_special_tokens(lark: str, replacement: str) -> str:
+    """Those that are written by their ids, but for what looks like them in strings and the like."""
+    return "".join(
+        replacement if match.lastgroup == "special" else match.group()
+        for match in _TOKEN.finditer(lark)
+    )
+
+
 def _from_gbnf(text: str, field: str) -> str:
     if len(text.encode()) > MAX_GBNF_BYTES:
         raise ValidationError(

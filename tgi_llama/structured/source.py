@@ -21,9 +21,10 @@ from .grammar import (
     RegexGrammar,
 )
 from .json_schema.normalise import COMPILE_OPTIONS, normalise
-from .lark import read_user_lark, rename_references
+from .lark import read_user_lark, rename_references, replace_special_tokens
 from .limits import MAX_FORCED_BYTES
 from .regex import to_rust
+from .trial import SPECIAL
 
 _WHITE_SPACE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As Python's ``json.dumps`` writes, which models have read most of; and forced, so that the
@@ -58,6 +59,13 @@ class Part:
     def named_value(self) -> dict[str, object]:
         return self.value if self.name is None else self.value | {"name": self.name}
 
+    @property
+    def trial_value(self) -> dict[str, object]:
+        lark = self.value.get("lark_grammar")
+        if self.field is None and isinstance(lark, str):
+            return self.named_value | {"lark_grammar": replace_special_tokens(lark, SPECIAL)}
+        return self.named_value  # clients cannot name special tokens
+
     def as_source(self) -> str:
         """It alone, to find out whose error it is."""
         return json.dumps({"grammars": [self.value]})
@@ -66,6 +74,8 @@ class Part:
 @attrs.frozen(kw_only=True)
 class Source:
     text: str
+    trial_text: str
+    """The same without the ids of special tokens: see ``trial.SPECIAL``."""
     parts: tuple[Part, ...]
     relaxed_paths: tuple[str, ...]
     """Of keywords in schemas that are not enforced."""
@@ -82,14 +92,16 @@ def translate(grammar: Grammar, *, relaxed: bool = False) -> Source:
     gaps = Gaps(relaxed)
     parts = tuple(_parts(grammar, gaps, name=None))
     forces_much = any(_may_force_much(part) for part in parts)
-    values = [
-        part.value if part.name is None else part.value | {"name": part.name} for part in parts
-    ]
-    if forces_much:
-        values = _without_forcing(values)
     return Source(
-        text=json.dumps({"grammars": values}), parts=parts, relaxed_paths=tuple(gaps.paths)
+        text=_assemble([part.named_value for part in parts], forces_much=forces_much),
+        trial_text=_assemble([part.trial_value for part in parts], forces_much=forces_much),
+        parts=parts,
+        relaxed_paths=tuple(gaps.paths),
     )
+
+
+def _assemble(values: list[dict[str, object]], *, forces_much: bool) -> str:
+    return json.dumps({"grammars": _without_forcing(values) if forces_much else values})
 
 
 def _parts(grammar: Grammar, gaps: Gaps, *, name: str | None) -> Iterator[Part]:

@@ -30,6 +30,9 @@ _log = logging.getLogger(__name__)
 
 _PROGRAM = Path(__file__).with_name("trial_process.py")
 
+SPECIAL = "<[256]>"
+"""The one special token that the child's vocabulary of bytes has for a grammar to name."""
+
 _PATIENCE_S = 0.1
 """At the usual priority. 60 tools take a quarter of it."""
 
@@ -95,8 +98,9 @@ class Trial:
             self._give_back(child)
 
     def judge(self, source: str, *, spent_s: float = 0.0) -> Verdict | None:
-        """Blocks for ``timeout_s`` at most, less what the caller has ``spent_s`` on the grammar
-        already. None where this system lets us have no child.
+        """``source``: a list of grammars in llguidance's JSON, with ``SPECIAL`` for all tokens that
+        it names by their ids. Blocks for ``timeout_s`` at most, less what the caller has
+        ``spent_s`` on the grammar already. None where this system lets us have no child.
 
         Raises TooCostly where the child took too long, too much memory, or died of the grammar
         twice: the first time somebody else may have killed it.

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, BinaryIO, cast
 
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 _N_STEPS = 16
 """Of the rehearsal. Grammars whose states are too large show it within the first bytes."""
@@ -23,10 +23,22 @@ _GROWTH_BYTES = 512 * 2**20
 """Address space beyond what the process starts with; llguidance aborts where it gets no more."""
 
 
+class _ByteTokens:
+    """Bytes instead of the model's tokens: compiling takes the same time and little memory."""
+
+    bos_token_id = None
+    eos_token_id = 257
+    special_token_ids = (256, 257)
+    """The first stands for all that a grammar may name by their ids."""
+    tokens = (*(bytes([byte]) for byte in range(256)), b"\xff<|special|>", b"\xff<|end|>")
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
+
+
 def main() -> None:
     _limit_memory()
-    # Bytes instead of the model's tokens: compiling takes the same time and little memory.
-    tokenizer = LLTokenizer("byte")
+    tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokens()))
     _write({"ready": True})
     while job := _read_job(sys.stdin.buffer):
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + _CPU_S, -1))
@@ -61,7 +73,7 @@ def _rehearse(matcher: LLMatcher) -> None:
     for _ in range(_N_STEPS):
         if matcher.is_stopped():
             return
-        mask = int.from_bytes(matcher.compute_bitmask(), "little") & (2**256 - 1)
+        mask = int.from_bytes(matcher.compute_bitmask(), "little")
         if matcher.is_error() or not mask:
             return
         matcher.consume_token((mask & -mask).bit_length() - 1)
