@@ -355,15 +355,14 @@ class Scheduler:
     def _prefill_budget(
         self, served: list[Sequence], prefilling: list[Sequence], room: Room, *, n_leapt: int
     ) -> int:
-        """Tokens of prompts that the step's time allows. ``n_leapt``: others that take as long."""
+        """Tokens of prompts that the step's time allows. ``n_leapt``: others that take time."""
         if self._n_alone > _ALONE_AFTER:
             return room.n_tokens
-        n_tokens = self.budget.n_tokens(
-            len(served), n_prompts=len(prefilling), spent_s=self._spent_s if served else 0.0
-        )
-        if served:
-            n_tokens = max(n_tokens - n_leapt, min(n_tokens, _FEWEST_TOKENS)) + self.n_beside
-        return min(room.n_tokens, n_tokens)
+        if not served:
+            return min(room.n_tokens, self.budget.n_tokens(0, n_prompts=len(prefilling)))
+        spent_s = self._spent_s + self.budget.chunk_s(n_leapt)
+        n_tokens = self.budget.n_tokens(len(served), n_prompts=len(prefilling), spent_s=spent_s)
+        return min(room.n_tokens, n_tokens + self.n_beside)
 
     def _prefill_chunks(
         self, turns: list[Sequence], budget: int, room: Room, *, small_rest: float
