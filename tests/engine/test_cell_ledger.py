@@ -24,14 +24,14 @@ def test_share_in_the_unified_layout_costs_no_cells() -> None:
     ledger.share(A, B, 60)
     ledger.extend(B, 5)
     assert (ledger.n_used, ledger.length(A), ledger.length(B)) == (105, 100, 65)
-    assert (ledger.n_freed_by_clear(A), ledger.n_freed_by_clear(B)) == (40, 5)
+    assert (ledger.n_freed_by_truncate(A, 0), ledger.n_freed_by_truncate(B, 0)) == (40, 5)
 
 
 def test_share_in_the_streams_layout_costs_cells() -> None:
     ledger = CellLedger(shared=False)
     ledger.extend(A, 100)
     ledger.share(A, B, 60)
-    assert (ledger.n_used, ledger.n_freed_by_clear(A), ledger.length(B)) == (160, 100, 60)
+    assert (ledger.n_used, ledger.n_freed_by_truncate(A, 0), ledger.length(B)) == (160, 100, 60)
     ledger.check_invariants()
 
 
@@ -50,7 +50,7 @@ def test_clear_of_the_source_leaves_what_is_shared_to_the_target() -> None:
     ledger = unified_with(100)
     ledger.share(A, B, 60)
     ledger.clear(A)
-    assert (ledger.n_used, ledger.length(A), ledger.n_freed_by_clear(B)) == (60, 0, 60)
+    assert (ledger.n_used, ledger.length(A), ledger.n_freed_by_truncate(B, 0)) == (60, 0, 60)
 
 
 def test_truncate_frees_only_what_the_slot_has_alone() -> None:
@@ -59,7 +59,7 @@ def test_truncate_frees_only_what_the_slot_has_alone() -> None:
     assert ledger.n_freed_by_truncate(A, 30) == 40
     assert ledger.n_freed_by_truncate(A, 90) == 10
     ledger.truncate(A, 30)
-    assert (ledger.n_used, ledger.n_freed_by_clear(B)) == (60, 30)
+    assert (ledger.n_used, ledger.n_freed_by_truncate(B, 0)) == (60, 30)
     ledger.check_invariants()
 
 
@@ -157,7 +157,7 @@ class AgainstSingleCells(RuleBasedStateMachine):
         for slot, own in self.cells.items():
             assert self.ledger.length(slot) == len(own)
             n_alone = sum(cell.owners == {slot} for cell in own)
-            assert self.ledger.n_freed_by_clear(slot) == n_alone
+            assert self.ledger.n_freed_by_truncate(slot, 0) == n_alone
 
 
 TestAgainstSingleCells = AgainstSingleCells.TestCase

@@ -5,7 +5,6 @@ import functools
 import json
 import random
 import re
-from collections.abc import Iterator
 
 import attrs
 import jsonschema
@@ -151,14 +150,6 @@ def play_of(kind: str, rng: random.Random, *, fast_forward: bool = True) -> Play
     )
     play.scheduler.fewest_leapt = rng.choice([1, 2, 6])
     return play
-
-
-@pytest.fixture
-def plays() -> Iterator[list[Playbook]]:
-    plays: list[Playbook] = []
-    yield plays
-    for play in plays:
-        play.loop.grammars.close()
 
 
 KINDS = ("streams", "streams uncuttable", "unified", "unified uncuttable")

@@ -277,3 +277,13 @@ def test_spare_is_what_a_step_without_prompts_leaves_of_the_target() -> None:
     machine = Machine(two_cores, PrefillBudget(0.01))
     machine.settled(8)
     assert machine.budget.spare_s(8) == 0.0
+
+
+def test_chunk_costs_what_chunks_of_its_size_do_where_these_are_known() -> None:
+    budget = PrefillBudget(None)
+    assert budget.chunk_s(20) == 0.0
+    for n_prefill in (10,) * 9 + (100,) * 3:
+        budget.note(n_decode=0, n_prefill=n_prefill, seconds=0.01 + n_prefill * 0.001)
+    assert budget.chunk_s(9) == pytest.approx(9 * 0.02 / 10)
+    assert budget.chunk_s(90) == pytest.approx(90 * 0.11 / 100)
+    assert budget.chunk_s(0) == 0.0

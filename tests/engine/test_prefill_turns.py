@@ -5,7 +5,9 @@ import random
 import pytest
 from fakes.scheduling import Refilled, a_scheduler, compute, running, sizes, started
 
+from tgi_llama.engine.prefill_budget import PrefillBudget
 from tgi_llama.engine.sequence import Phase
+from tgi_llama.generation import TokenId
 
 
 def test_every_running_sequence_decodes_whatever_the_prompts_want() -> None:
@@ -98,6 +100,23 @@ def test_tokens_that_join_the_decoded_ones_come_on_top_of_the_budget(
     assert sizes(scheduler.schedule())[n_decode] == expected
 
 
+@pytest.mark.parametrize(("n_forced", "n_of_prompt"), [(0, 65), (8, 49), (17, 41), (50, 9)])
+def test_forced_tokens_of_a_step_are_taken_from_its_prompts(
+    n_forced: int, n_of_prompt: int
+) -> None:
+    """The target, 64 tokens, is for the whole step. At least eight are left to the prompts, and
+    their chunks have the sizes that they always have."""
+    scheduler = a_scheduler(max_batch=512)
+    budget = PrefillBudget(0.01 + 64.5 * 0.003)
+    for n_prefill in (0,) * 9 + (64,) * 9:
+        budget.note(n_decode=2, n_prefill=n_prefill, seconds=0.01 + n_prefill * 0.003)
+    scheduler.budget, scheduler.n_beside = budget, 1
+    first, _ = running(scheduler, 2)
+    started(scheduler, 1000)
+    first.force([TokenId(3)] * n_forced, is_end=False)
+    assert sizes(scheduler.schedule()) == {0: 1 + n_forced, 1: 1, 2: n_of_prompt}
+
+
 def test_every_fourth_turn_is_of_the_prompt_that_runs_longest() -> None:
     scheduler = a_scheduler(budget=10)
     started(scheduler, 1000, 900)
@@ -157,8 +176,9 @@ def test_prompt_others_wait_for_counts_as_what_is_left_to_the_nearest() -> None:
 
 
 def test_chunks_end_where_cells_are_to_be_saved_or_copied() -> None:
-    """Only where memory cannot be cut: elsewhere there are no checkpoints."""
+    """Only where memory cannot be cut."""
     scheduler = a_scheduler(budget=32)
+    scheduler.can_cut = False
     leader, follower = started(scheduler, 100, 90)
     leader.checkpoints = (20, 99)
     follower.phase, follower.leader, follower.join_at = Phase.WAITING, leader, 45

@@ -1,42 +1,17 @@
 """When cells are saved: while nobody runs, and what it takes of a step beside streams."""
 
-from collections.abc import Callable
-
-import attrs
 import pytest
-from fakes.cache_play import Budget, RefusingRunner, own, played, probe, wants
+from fakes.cache_play import Budget, SavingRunner, own, played, probe, wants
 from fakes.playbook import Playbook, alone
 from fakes.runner import noisy
 
 from tgi_llama.engine import slot_cells
-from tgi_llama.engine.model_runner import SavedState, SlotId
+from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.errors import RequestCancelled
 from tgi_llama.generation import CacheOutcome
 
 LONG_AGO = 50
 """The number of a prompt of before."""
-
-
-@attrs.define(eq=False)
-class SavingRunner(RefusingRunner):
-    """Tells of each save, on a clock that only saving and restoring move."""
-
-    clock: list[float] = attrs.field(factory=lambda: [0.0])
-    seconds: float = 0.0
-    """What a save takes, and a restore."""
-    saved: list[int] = attrs.field(factory=list)
-    """Lengths."""
-    on_save: Callable[[int], None] = lambda _n_saved: None
-
-    def save(self, slot: SlotId) -> SavedState | None:
-        self.clock[0] += self.seconds
-        self.saved.append(self.length(slot))
-        self.on_save(len(self.saved))
-        return super().save(slot)
-
-    def restore(self, slot: SlotId, state: SavedState) -> bool:
-        self.clock[0] += self.seconds
-        return super().restore(slot, state)
 
 
 @pytest.fixture
@@ -130,6 +105,21 @@ def test_nothing_is_saved_ahead_that_can_be_saved_when_its_place_is_needed(
     while play.placement.save_ahead():
         pass
     assert runner.saved == []
+
+
+def test_state_that_could_be_saved_beside_one_stream_only_is_saved_ahead(
+    runner: SavingRunner,
+) -> None:
+    class Tight(Budget):
+        def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float:  # noqa: ARG002 - the protocol's
+            return 0.1 if n_decode < 4 else 0.0
+
+    play = a_play(runner, spare_s=0.1)
+    play.scheduler.budget = Tight()
+    filled(play)
+    while play.placement.save_ahead():
+        pass
+    assert runner.saved == [23] * 4
 
 
 def test_state_that_takes_longer_than_a_command_may_wait_is_not_saved_ahead(

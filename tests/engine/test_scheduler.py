@@ -3,11 +3,12 @@
 import random
 
 import pytest
+from fakes.cache_play import Budget
 from fakes.scheduling import a_scheduler, a_sequence, compute, running, sizes, started
 
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.sequence import Phase, Sequence, age
-from tgi_llama.generation import RequestId
+from tgi_llama.generation import RequestId, TokenId
 
 
 def test_plan_lists_slots_in_increasing_order() -> None:
@@ -40,6 +41,22 @@ def test_plan_of_steady_decoding_is_made_once() -> None:
         compute(scheduler, scheduler.schedule())
         while scheduler.n_queued == 0 and scheduler.has_news:
             compute(scheduler, scheduler.schedule())
+
+
+def test_leap_that_a_step_has_no_time_for_is_made_by_the_next_one() -> None:
+    scheduler = a_scheduler(budget=4)
+    scheduler.fewest_leapt = 5
+    first, _ = running(scheduler, 2)
+    first.force([TokenId(3)] * 4, is_end=False)
+    scheduler.note_forced(first)
+    assert sizes(scheduler.schedule()) == {0: 1, 1: 1}
+    assert not scheduler.has_news, "too few are computed one a step"
+    first.force([TokenId(3)], is_end=False)
+    scheduler.note_forced(first)
+    assert sizes(scheduler.schedule()) == {0: 1, 1: 1}
+    assert scheduler.has_news
+    scheduler.budget = Budget(now=5)
+    assert sizes(scheduler.schedule()) == {0: 6, 1: 1}
 
 
 def test_those_who_had_to_leave_queue_by_age() -> None:

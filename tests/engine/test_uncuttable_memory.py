@@ -75,6 +75,22 @@ def test_checkpoints_need_the_host_cache() -> None:
     assert probe(play, chat(SYSTEM, own(6, 20))) == [(CacheOutcome.UNCUTTABLE, 0)]
 
 
+@pytest.mark.parametrize("prefix_cache", [True, False])
+def test_prompt_is_not_divided_for_checkpoints_that_nobody_keeps(prefix_cache: bool) -> None:
+    play = a_play(can_cut=False, max_batch=64, prefix_cache=prefix_cache)
+    played(play, wants(chat(SYSTEM, own(5, 20))))
+    assert play.runner.batches[0].tokens.shape[0] == 42
+
+
+def test_beginning_that_another_computes_is_shared_without_the_host_cache_too() -> None:
+    play = a_play(can_cut=False, max_batch=64)
+    requests = [wants([*STEM, *own(5 + i, 9)]) for i in range(3)]
+    ids = [play.submit(request) for request in requests]
+    play.run_until_idle()
+    assert_given(play, dict(zip(ids, requests, strict=True)))
+    assert play.outcomes() == [(CacheOutcome.UNKNOWN, 0), *[(CacheOutcome.SLOT, 40)] * 2]
+
+
 def test_prompt_of_one_token_has_no_checkpoint() -> None:
     play = a_play(can_cut=False, cache_ram=10**6)
     played(play, wants([5], 3), wants([5], 3))

@@ -1,4 +1,4 @@
-"""When prompts hold back those that decode, and for how long."""
+"""When prompts hold up those that decode, and for how long."""
 
 import random
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def test_urgent_prompts_have_the_budget_of_a_step_without_streams() -> None:
 
 @pytest.mark.parametrize("n_dropped", [0, 1, 2])
 def test_urgent_prompts_hold_streams_back_for_eight_steps_at_most(n_dropped: int) -> None:
-    """A plan that is not carried out holds nobody back."""
+    """A plan that is not carried out holds nobody up."""
     scheduler = a_scheduler(budget=10)
     running(scheduler, 1)
     shorts = Refilled(scheduler, 2, lambda: 10)

@@ -38,6 +38,28 @@ class RefusingRunner(FakeRunner):
 
 
 @attrs.define(eq=False)
+class SavingRunner(RefusingRunner):
+    """Tells of each save, on a clock that only saving and restoring move."""
+
+    clock: list[float] = attrs.field(factory=lambda: [0.0])
+    seconds: float = 0.0
+    """What a save takes, and a restore."""
+    saved: list[int] = attrs.field(factory=list)
+    """Lengths."""
+    on_save: Callable[[int], None] = lambda _n_saved: None
+
+    def save(self, slot: SlotId) -> SavedState | None:
+        self.clock[0] += self.seconds
+        self.saved.append(self.length(slot))
+        self.on_save(len(self.saved))
+        return super().save(slot)
+
+    def restore(self, slot: SlotId, state: SavedState) -> bool:
+        self.clock[0] += self.seconds
+        return super().restore(slot, state)
+
+
+@attrs.define(eq=False)
 class Budget(Unbounded):
     """What the test sets."""
 

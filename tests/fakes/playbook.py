@@ -81,6 +81,9 @@ class Unbounded:
     def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float:
         return self.target_s(n_decode, n_prompts=n_prompts)
 
+    def chunk_s(self, n_tokens: int) -> float:  # noqa: ARG002 - the protocol's
+        return 0.0
+
     def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:
         pass
 

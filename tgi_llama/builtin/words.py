@@ -128,8 +128,3 @@ def date(rng: random.Random) -> str:
 def clock_time(rng: random.Random) -> str:
     """A time of day in 24-hour form."""
     return f"{rng.randint(0, 23)}:{rng.choice(('00', '15', '30', '45'))}"
-
-
-def word_after_article(thing: str) -> str:
-    """`thing` with a or an before it."""
-    return ("an " if thing[0] in "aeiou" else "a ") + thing

@@ -60,6 +60,7 @@ def make_loop(
         max_prefill_tokens=options.max_prefill_tokens,
         max_outputs=runner.max_outputs,
         n_beside=0 if plan.unified else 1,
+        can_cut=runner.can_cut,
         fewest_leapt=1 if plan.unified else FEWEST_IN_STREAMS,
     )
     if runner.max_batch_tokens < plan.n_sequences:

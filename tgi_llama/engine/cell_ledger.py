@@ -106,10 +106,6 @@ class CellLedger:
         """The slot gives up all its cells."""
         self.truncate(slot, 0)
 
-    def n_freed_by_clear(self, slot: SlotId) -> int:
-        """How many cells only this slot has."""
-        return self.n_freed_by_truncate(slot, 0)
-
     def n_freed_by_truncate(self, slot: SlotId, length: int) -> int:
         """How many cells beyond the first ``length`` only this slot has. ValueError if it has fewer
         than that."""

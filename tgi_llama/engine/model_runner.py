@@ -88,7 +88,8 @@ class ModelRunner(Protocol):
 
     @property
     def max_outputs(self) -> int:
-        """Most outputs in one batch, all runs together; more than ``n_slots``."""
+        """Most outputs in one batch, all runs together; more than the sequences that may run at a
+        time."""
         ...
 
     def decode(self, batch: Batch) -> None:

@@ -19,10 +19,10 @@ that is in the way moves to an empty one, if there is any.
 
 In the unified layout slots cost nothing, but cells are shared, and more may be promised than there
 are. A sequence starts as soon as there is room for its known tokens and a little growth. While the
-first in the queue waits for that, a few smaller ones may pass it. When the
-next step does not fit, idle slots go first; then the newest sequence is saved to host memory, goes
-to the head of the queue, and goes on later from where it was. The oldest is never taken, so
-somebody always finishes, and then there is room for the others.
+first in the queue waits for that, a few smaller ones may pass it. When the next step does not fit,
+idle slots go first; then the newest sequence is saved to host memory, goes back to its place in the
+queue, and goes on later from where it was. The oldest is never taken, so somebody always finishes,
+and then there is room for the others.
 """
 
 import contextlib
@@ -64,8 +64,8 @@ _MOST_LOOKUPS = 4
 may have computed most of them: a look-up goes through all tokens."""
 
 _WORTH_MOVING = 8
-"""Tokens that a sequence may still generate for a move to another slot to pay: a move of a stream
-costs less than a quarter of a step, a gap a quarter of each (docs/performance.md)."""
+"""Tokens that a sequence may still generate for a move to another slot to pay: a copy takes 0.1 to
+1.6 ms, a gap 30 to 40 ms of each step (docs/design.md), so a few are enough."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -124,8 +124,10 @@ class Placement:
         return plan
 
     def save_ahead(self) -> bool:
-        """For when nobody runs: see ``SlotCells.save_ahead``."""
-        is_more = self.cells.save_ahead(self.scheduler.budget.spare_s(1))
+        """For when nobody runs: see ``SlotCells.save_ahead``. Streams leave the less of a step the
+        more they are, where it has a fixed target."""
+        spare_s = self.scheduler.budget.spare_s
+        is_more = self.cells.save_ahead(min(spare_s(1), spare_s(self.plan.n_sequences)))
         self.cells.spent_s = 0.0
         self.log.has_changed = True
         return is_more
@@ -322,7 +324,7 @@ class Placement:
                 self.cells.make_way(slot)
         self.slots.take(slot)
         self.scheduler.start(sequence, slot)
-        if not self.cache.can_cut:
+        if not self.cache.can_cut and self.host.limit_bytes > 0:
             sequence.checkpoints = checkpoints(
                 sequence.request.prompt_ids, self.ends_turn, fewest=self.cache.fewest_reused
             )

@@ -80,6 +80,8 @@ class StepBudget(Protocol):
 
     def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float: ...
 
+    def chunk_s(self, n_tokens: int) -> float: ...
+
     def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None: ...
 
 
@@ -173,6 +175,12 @@ class PrefillBudget:
     def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float:
         """How much of the target a step without prompts leaves."""
         return max(0.0, self.target_s(n_decode, n_prompts=n_prompts) - self._base_s(n_decode))
+
+    def chunk_s(self, n_tokens: int) -> float:
+        """What so many tokens of one sequence add to a step; 0 where nothing is known."""
+        sizes = CHUNK_SIZES[: bisect.bisect_right(CHUNK_SIZES, n_tokens)]
+        costs = (self._known_token_s(size) for size in (*reversed(sizes), 1))
+        return n_tokens * next((cost for cost in costs if cost is not None), 0.0)
 
     def statistics(self) -> PrefillBudgetStatistics | None:
         """None before the first budget."""

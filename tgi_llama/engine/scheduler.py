@@ -10,7 +10,7 @@ computed. What prompts may add to a step is a budget of measured milliseconds
 ``max_prefill_tokens`` caps it. Where nobody decodes there is a bound as well, because whoever comes
 next waits for the step too; only a prompt that has been alone for a few steps has whole batches.
 
-While more prompts are about to be done than sequences decode, the latter are held back for a few
+While more prompts are about to be done than sequences decode, the latter are held up for a few
 steps, and for ``_MOST_HELD_TARGETS`` times their target at most: most of those who wait then wait
 for the prompts, and a decode costs nearly the same for one sequence as for many. So a burst of
 requests soon decodes together, and nearly as fast as if all prompts had come in one batch; but the
@@ -89,6 +89,8 @@ class Scheduler:
     """How many of a prompt's tokens a step beside decoding sequences takes on top of the budget:
     those that llama.cpp computes in one physical batch with the decoded tokens. The others are then
     as many as the budget says: 64 tokens are quicker than 63 (docs/performance.md)."""
+    can_cut: bool = True
+    """Whether any beginning of what is computed can be had later (``ModelRunner.can_cut``)."""
     fewest_leapt: int = 1
     """Forced tokens of a sequence that are worth a longer step for the others (``leaps``)."""
     _queue: WaitingQueue = attrs.field(factory=WaitingQueue, init=False)
@@ -102,7 +104,7 @@ class Scheduler:
     _is_longest_turn: bool = attrs.field(default=False, init=False)
     """Whether the last plan with prompts gives that one its turn."""
     _n_held: int = attrs.field(default=0, init=False)
-    """Steps in a row before the last plan in which sequences that decode were held back."""
+    """Steps in a row before the last plan in which sequences that decode were held up."""
     _held_s: float = attrs.field(default=0.0, init=False)
     """What those took."""
     _spent_s: float = attrs.field(default=0.0, init=False)
@@ -226,13 +228,13 @@ class Scheduler:
         if prefilling:
             if decoding:
                 room.n_tokens = min(room.n_tokens, self.max_prefill_tokens)
-            budget = self._prefill_budget(served, prefilling, room)
+            budget = self._prefill_budget(served, prefilling, room, n_leapt=n_leapt)
             turns = self._turns(urgent or prefilling, is_urgent=bool(urgent), again=again)
             rest = _SMALL_REST_BESIDE if served else _SMALL_REST
             chunks += self._prefill_chunks(turns, budget, room, small_rest=rest)
         chunks.sort(key=_slot)
         plan = StepPlan(tuple(chunks), prefill_budget=budget, n_leapt=n_leapt)
-        if len(decoding) == len(self._running) and not self._queue and not n_leapt:
+        if len(decoding) == len(self._running) and not self._queue and not self._may_leap(decoding):
             self._steady = plan
         return plan
 
@@ -345,16 +347,22 @@ class Scheduler:
     def _fewest_leapt(self) -> int:
         return self.fewest_leapt if len(self._running) > 1 else 1
 
+    def _may_leap(self, decoding: list[Sequence]) -> bool:
+        """Whether one of them has forced tokens enough for a leap. A step may have had no time for
+        it, and the next one has."""
+        return any(sequence.n_left > self._fewest_leapt() for sequence in decoding)
+
     def _prefill_budget(
-        self, served: list[Sequence], prefilling: list[Sequence], room: Room
+        self, served: list[Sequence], prefilling: list[Sequence], room: Room, *, n_leapt: int
     ) -> int:
-        """Tokens of prompts that the step's time allows."""
+        """Tokens of prompts that the step's time allows. ``n_leapt``: others that take time."""
         if self._n_alone > _ALONE_AFTER:
             return room.n_tokens
-        n_tokens = self.budget.n_tokens(
-            len(served), n_prompts=len(prefilling), spent_s=self._spent_s if served else 0.0
-        )
-        return min(room.n_tokens, n_tokens + self.n_beside if served else n_tokens)
+        if not served:
+            return min(room.n_tokens, self.budget.n_tokens(0, n_prompts=len(prefilling)))
+        spent_s = self._spent_s + self.budget.chunk_s(n_leapt)
+        n_tokens = self.budget.n_tokens(len(served), n_prompts=len(prefilling), spent_s=spent_s)
+        return min(room.n_tokens, n_tokens + self.n_beside)
 
     def _prefill_chunks(
         self, turns: list[Sequence], budget: int, room: Room, *, small_rest: float
@@ -388,7 +396,7 @@ class Scheduler:
     def _next_stop(self, sequence: Sequence) -> int | None:
         """Where the next chunk has to end at the latest. Only memory that cannot be cut needs it:
         what is to be saved or copied must be there exactly."""
-        if not sequence.checkpoints:
+        if self.can_cut:
             return None
         stops = [*sequence.checkpoints, *(each.join_at for each in self._followers(sequence))]
         return min((stop for stop in stops if stop > sequence.n_cached), default=None)
