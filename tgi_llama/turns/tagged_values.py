@@ -33,6 +33,10 @@ _ANY = _SCALARS | {"array", "object"}
 _MAX_REFERENCES = 32
 """More in a row are a circle."""
 
+_LONGEST_TEXT = 2_000
+"""Bound of a text's length up to which it is written as itself. A larger one would make a large
+automaton, and strings in JSON are counted without one."""
+
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 """Templates that print values with Jinja's ``string`` filter teach models these."""
 
@@ -199,9 +203,16 @@ def _texts(schema: Mapping[str, object]) -> tuple[str, ...] | None:
 
 def _bounded_text(schema: Mapping[str, object]) -> ValueType:
     least, most = schema.get("minLength", 0), schema.get("maxLength")
-    if not isinstance(least, int) or not isinstance(most, int | None):
-        return _JSON
+    if not (_is_length(least) and (most is None or _is_length(most))):
+        return _JSON  # where what is wrong with it is told
+    assert isinstance(least, int)
+    assert isinstance(most, int | None)
     return ValueType(is_text=True, min_length=least, max_length=most)
+
+
+def _is_length(value: object) -> bool:
+    """What a repetition of a regular expression takes, within reason."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LONGEST_TEXT
 
 
 def _simple_types(
@@ -224,10 +235,9 @@ def _simple_types(
             found |= types
         return found
     named = schema.get("type")
-    names = frozenset(
-        (named,) if isinstance(named, str) else named if isinstance(named, list) else ()
-    )
-    simple = keywords == {"type"} and names <= _SCALARS | {"string"}
+    listed = named if isinstance(named, list) else [named]
+    names = frozenset(name for name in listed if isinstance(name, str))
+    simple = keywords == {"type"} and len(names) == len(listed) and names <= _SCALARS | {"string"}
     return names if simple else None
 
 
