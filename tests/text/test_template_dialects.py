@@ -138,7 +138,8 @@ def test_render_a_template_that_goes_through_arguments_gets_an_object(
 
 def test_render_a_template_that_makes_types_of_schemas_gets_simple_ones() -> None:
     typed = ChatTemplate(
-        "{% macro kind(s) %}{% if s.type is string %}{{ {'string': 'str', 'array': 'list', 'object': 'dict'}[s.type]"
+        "{% macro kind(s) %}{% if s.type is string %}"
+        "{{ {'string': 'str', 'array': 'list', 'object': 'dict'}[s.type]"
         " + (kind(s.additionalProperties) if s.type == 'object' else '') }}"
         "{% else %}{% for t in s.type %}{{ kind({'type': t}) }}|{% endfor %}{% endif %}"
         "{% endmacro %}{% for t in tools %}{% for name, p in t.function.parameters.properties"
