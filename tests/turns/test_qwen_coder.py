@@ -275,6 +275,8 @@ def test_read_what_was_written_gives_back_the_arguments() -> None:
         {"type": "string", "minLength": True},
         {"type": "string", "maxLength": 10**9},
         {"type": "string", "maxLength": "3"},
+        {"type": "string", "minLength": 5, "maxLength": 3},
+        {"type": "string", "minLength": 1000},
     ],
 )
 def test_plan_leaves_schemas_that_are_wrong_or_large_to_those_who_know_them(schema: object) -> None:

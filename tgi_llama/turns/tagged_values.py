@@ -6,6 +6,7 @@ which of them it is, only the tool's schema tells. Pure functions, any thread.
 
 import json
 from collections.abc import Mapping
+from typing import TypeGuard
 
 import attrs
 
@@ -33,8 +34,9 @@ _ANY = _SCALARS | {"array", "object"}
 _MAX_REFERENCES = 32
 """More in a row are a circle."""
 
+_LARGEST_LEAST = 200
 _LONGEST_TEXT = 2_000
-"""Bound of a text's length up to which it is written as itself. A larger one would make a large
+"""Bounds of a text's length up to which it is written as itself. Larger ones would make a large
 automaton, and strings in JSON are counted without one."""
 
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
@@ -203,16 +205,16 @@ def _texts(schema: Mapping[str, object]) -> tuple[str, ...] | None:
 
 def _bounded_text(schema: Mapping[str, object]) -> ValueType:
     least, most = schema.get("minLength", 0), schema.get("maxLength")
-    if not (_is_length(least) and (most is None or _is_length(most))):
+    if not _is_length(least, _LARGEST_LEAST) or not (
+        most is None or (_is_length(most, _LONGEST_TEXT) and least <= most)
+    ):
         return _JSON  # where what is wrong with it is told
-    assert isinstance(least, int)
-    assert isinstance(most, int | None)
     return ValueType(is_text=True, min_length=least, max_length=most)
 
 
-def _is_length(value: object) -> bool:
+def _is_length(value: object, largest: int) -> TypeGuard[int]:
     """What a repetition of a regular expression takes, within reason."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LONGEST_TEXT
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest
 
 
 def _simple_types(
