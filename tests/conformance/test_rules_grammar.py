@@ -338,6 +338,11 @@ def test_schema_with_properties_is_of_an_object_unless_it_says_otherwise(name: s
             "guided_whitespace_pattern",
             "`guided_whitespace_pattern` is not supported by this server",
         ),
+        (
+            {"response_format": {"type": "json_object"}, "guided_whitespace_pattern": " "},
+            "guided_whitespace_pattern",
+            "`guided_whitespace_pattern` is not supported by this server",
+        ),
     ],
 )
 def test_contradictory_or_empty_grammars_are_refused_at_their_place(

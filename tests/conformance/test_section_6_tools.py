@@ -94,7 +94,18 @@ async def test_6_1_wrong_definition_names_its_place(make_site, tools, path):
     assert (await response.get_json())["error"]["param"] == path
 
 
-@pytest.mark.parametrize("choice", [5, [], {"function": {}}, {"function": "f"}])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        5,
+        [],
+        {"function": {}},
+        {"function": "f"},
+        {"type": "auto"},
+        {"type": "function", "name": "f"},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}},
+    ],
+)
 async def test_6_2_other_shapes_of_the_choice_are_refused(make_site, choice):
     response = await ask(await make_site(), tools=TOOLS, tool_choice=choice)
     assert response.status_code == 422

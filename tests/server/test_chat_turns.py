@@ -131,6 +131,16 @@ async def test_call_cut_by_the_token_limit_says_length(make_site):
     assert '{"city": "Oslo"}'.startswith(arguments)
 
 
+@pytest.mark.parametrize("value", ["[" * 200 + "]" * 200, "9" * 5000, '"\\ud800"'])
+async def test_whole_call_that_python_reads_with_pain_is_one_all_the_same(make_site, value):
+    call = WEATHER.replace('"Oslo"', value)
+    site = await site_of(make_site, generated(call))
+    assert (await choice(site))["finish_reason"] == "tool_calls"
+    pieces, reason = await deltas(site)
+    assert reason == "tool_calls"
+    assert put_together(pieces)[2][0][2] == f'{{"city": {value}}}'
+
+
 async def test_call_cut_by_a_stop_string_is_not_one_to_execute(make_site):
     cut = text_events(*WEATHER[:55], reason=FinishReason.STOP_SEQUENCE)
     site = await site_of(make_site, lambda _request: cut)

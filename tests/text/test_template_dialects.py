@@ -120,3 +120,49 @@ def test_render_tools_that_fail_for_another_reason_fail_with_that() -> None:
         strict.render([USER], [TOOL])
     with pytest.raises(TemplateError, match="no tools here"):
         strict.render([USER], [{"name": "bare"}])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [("{bad", "arguments={bad"), ([1], "arguments=[1]"), ("", ""), (None, ""), ({"a": 1}, "a=1")],
+)
+def test_render_a_template_that_goes_through_arguments_gets_an_object(
+    arguments: object, shown: str
+) -> None:
+    body = "{{ f.name }}:{% for k, v in f.arguments | items %}{{ k }}={{ v }}{% endfor %}"
+    going = template(body)
+    assert going.render([USER, called(arguments)]) == f"Hi|weather:{shown}"
+    frank = template("{{ f.name }}{{ f.arguments | tojson }}")
+    assert frank.render([USER, called("{bad")]) == 'Hi|weather"{bad"'
+
+
+def test_render_a_template_that_makes_types_of_schemas_gets_simple_ones() -> None:
+    typed = ChatTemplate(
+        "{% macro kind(s) %}{% if s.type is string %}"
+        "{{ {'string': 'str', 'array': 'list', 'object': 'dict'}[s.type]"
+        " + (kind(s.additionalProperties) if s.type == 'object' else '') }}"
+        "{% else %}{% for t in s.type %}{{ kind({'type': t}) }}|{% endfor %}{% endif %}"
+        "{% endmacro %}{% for t in tools %}{% for name, p in t.function.parameters.properties"
+        " | items %}{{ name }}:{{ kind(p) }}{{ '=' + p.default if p.default is defined }} "
+        "{% endfor %}{% endfor %}"
+    )
+    properties = {
+        "a": {"type": ["string", "null"]},
+        "b": {"type": "object"},
+        "c": {"type": ["string", "array", "null"]},
+        "d": {"type": "string", "enum": ["1", 2], "default": 2},
+    }
+    parameters = {"type": "object", "properties": properties, "required": ["a"]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    before = copy.deepcopy(tool)
+    assert typed.render([USER], [tool]) == "a:str b:dict c:str|list| d:str "
+    assert tool == before
+
+
+def test_render_what_a_template_refuses_on_purpose_is_not_tried_again() -> None:
+    strict = ChatTemplate(
+        "{% for t in tools %}{% if not t.function.description is defined %}"
+        "{{ raise_exception('describe it') }}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(TemplateError, match="describe it"):
+        strict.render([USER], [TOOL])

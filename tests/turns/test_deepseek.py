@@ -3,7 +3,7 @@ import pytest
 
 from tgi_llama.turns.deepseek import DEEPSEEK_V3, DEEPSEEK_V3_1, DeepSeekCalls
 from tgi_llama.turns.formats import MarkedFormat
-from tgi_llama.turns.parts import ParserFactory, TurnRequest
+from tgi_llama.turns.parts import ParserFactory, TurnRequest, TurnTool
 from tgi_llama.turns.reasoning import THINK
 
 from .examples import AUTO, REQUESTS
@@ -137,3 +137,11 @@ def test_grammar_allows_what_templates_show(calls: DeepSeekCalls, text: str) -> 
         assert not walker.accepts(plan.grammar, text.replace("get_weather", "launch"))
         assert not walker.accepts(plan.grammar, text.replace('"Paris"', "7"))
         assert plan.shown_controls == frozenset(walker.controls.values())
+
+
+def test_read_a_call_that_is_cut_behind_its_kind_does_not_take_that_for_the_name() -> None:
+    tool = TurnTool(name="function", parameters=None, field="tools[0].function")
+    request = attrs.evolve(AUTO, tools=(*AUTO.tools, tool))
+    make_parser = MarkedFormat(DEEPSEEK_V3).plan(request).make_parser
+    assert make_parser is not None
+    check_cut_off(make_parser, f"{BEGIN}{PARIS}{END}", MARKS)

@@ -160,3 +160,66 @@ def test_plan_without_tools_still_reads_channels() -> None:
     answer = HarmonyFormat().plan(TurnRequest(content=ANSWER))
     assert answer.grammar is not None
     assert Walker().accepts(answer.grammar, '<|channel|>final<|message|>{"answer": 4}')
+
+
+OPEN_FINAL = "<|end|><|start|>assistant<|channel|>final<|message|>Hel"
+OPEN_ANALYSIS = "<|end|><|start|>assistant<|channel|>analysis<|message|>They"
+
+
+@pytest.mark.parametrize(
+    ("prompt_end", "text", "expected"),
+    [
+        (OPEN_FINAL, "lo  there.<|return|>", Turn("lo  there.")),
+        (OPEN_FINAL, " there.", Turn(" there.")),
+        (OPEN_FINAL, f"lo.<|end|><|start|>assistant{PARIS}", Turn("lo.", (PARIS_CALL,))),
+        (OPEN_ANALYSIS, f"ask.<|end|><|start|>assistant{FINAL}", Turn("Hello  there.", (), "ask.")),
+        # What the prompt ends with is no message of the assistant's that is open.
+        ("<|start|>user<|message|>Hi", FINAL, Turn("Hello  there.")),
+        (f"{OPEN_FINAL}<|return|>", FINAL, Turn("Hello  there.")),
+        ("<|end|><|start|>assistant", FINAL, Turn("Hello  there.")),
+    ],
+)
+def test_read_a_message_that_the_prompt_has_begun(
+    prompt_end: str, text: str, expected: Turn
+) -> None:
+    plan = HarmonyFormat().plan(attrs.evolve(AUTO, prompt_end=prompt_end))
+    assert plan.make_parser is not None
+    check_reading(plan.make_parser, text, expected)
+
+
+def test_read_reasoning_that_the_prompt_has_begun_and_is_not_split() -> None:
+    request = attrs.evolve(AUTO, prompt_end=OPEN_ANALYSIS, split_reasoning=False)
+    plan = HarmonyFormat().plan(request)
+    assert plan.make_parser is not None
+    text = f" ask.<|end|><|start|>assistant{FINAL}"
+    check_reading(plan.make_parser, text, Turn(" ask.<|end|>Hello  there."))
+
+
+@pytest.mark.parametrize(
+    ("prompt_end", "fields", "text", "is_allowed"),
+    [
+        (OPEN_FINAL, {}, "lo  there.", True),
+        (OPEN_FINAL, {}, f"lo{FINAL}", False),
+        (OPEN_FINAL, {"content": ANSWER}, '{"answer": 4}', True),
+        (OPEN_FINAL, {"must_call": True}, "lo  there.", False),
+        (
+            OPEN_FINAL,
+            {"must_call": True},
+            f"lo.<|end|><|start|>assistant{PARIS.removesuffix('<|call|>')}",
+            True,
+        ),
+        (OPEN_ANALYSIS, {}, f"ask.<|end|><|start|>assistant{FINAL}", True),
+        (OPEN_ANALYSIS, {}, "ask.", False),
+    ],
+)
+def test_grammar_goes_on_with_a_message_that_the_prompt_has_begun(
+    prompt_end: str, fields: dict[str, object], text: str, is_allowed: bool
+) -> None:
+    for controls in ((), CONTROLS):
+        walker = Walker(controls)
+        request = attrs.evolve(
+            AUTO, prompt_end=prompt_end, control_spellings=walker.controls, **fields
+        )
+        plan = HarmonyFormat().plan(request)
+        assert plan.grammar is not None
+        assert walker.accepts(plan.grammar, text) is is_allowed

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tgi_llama.errors import ValidationError
+from tgi_llama.structured.grammar import CompositeGrammar, JsonSchemaGrammar
 from tgi_llama.turns.formats import MarkedFormat
 from tgi_llama.turns.parts import ParserFactory, TurnRequest, TurnTool
 from tgi_llama.turns.qwen_coder import QwenCoderCalls
@@ -261,3 +262,30 @@ def test_read_what_was_written_gives_back_the_arguments() -> None:
     (call,) = read(plan.make_parser, [written("fill", **values)]).calls
     assert call.value == arguments
     Draft202012Validator({**FORM, "required": []}).validate(call.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": [{}]},
+        {"type": [["string"]]},
+        {"type": ["string", 5]},
+        {"anyOf": [{"type": [{}]}]},
+        {"type": "string", "minLength": -1},
+        {"type": "string", "minLength": True},
+        {"type": "string", "maxLength": 10**9},
+        {"type": "string", "maxLength": "3"},
+        {"type": "string", "minLength": 5, "maxLength": 3},
+        {"type": "string", "minLength": 1000},
+    ],
+)
+def test_plan_leaves_schemas_that_are_wrong_or_large_to_those_who_know_them(schema: object) -> None:
+    """What is neither a text nor simple is JSON, of which the compiler says what is wrong."""
+    parameters = {"properties": {"a": schema}, "required": ["a"]}
+    tool = TurnTool(name="fill", parameters=parameters, field="tools[0].function")
+    grammar = CODER.plan(TurnRequest(tools=(tool,))).grammar
+    assert isinstance(grammar, CompositeGrammar)
+    ((_, part),) = grammar.parts
+    assert isinstance(part, JsonSchemaGrammar)
+    assert part.schema == schema
+    assert part.field == "tools[0].function.parameters.properties.a"

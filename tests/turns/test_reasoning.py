@@ -3,6 +3,7 @@
 import attrs
 import pytest
 
+from tgi_llama.structured.grammar import RegexGrammar
 from tgi_llama.turns.formats import MarkedFormat
 from tgi_llama.turns.granite import GraniteCalls
 from tgi_llama.turns.hermes import HermesCalls
@@ -137,6 +138,33 @@ def test_read_granites_answer_has_marks_of_its_own() -> None:
     check_reading(parser_of(PLAIN, turn_format), text, Turn("Hi <b>", reasoning="So."))
     check_cut_off(parser_of(PLAIN, turn_format), text, ("<response>", "</response>"))
     check_reading(parser_of(PLAIN, turn_format), "a</response>", Turn("a</response>"))
+
+
+def test_read_granites_constrained_answer_may_spell_its_marks() -> None:
+    turn_format = MarkedFormat(GraniteCalls(), GRANITE_THINK)
+    answer = '{"text": "</response> <response>"}'
+    expected = Turn(answer, reasoning="So.")
+    for request in (TurnRequest(content=ANSWER), attrs.evolve(AUTO, content=ANSWER)):
+        text = f"<think>So.</think><response>{answer}"
+        check_reading(parser_of(request, turn_format), text, expected)
+        check_cut_off(parser_of(request, turn_format), text)
+    must = attrs.evolve(AUTO, must_call=True)
+    call = '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}]'
+    text = f"<think>So.</think><response>{call}"
+    check_reading(parser_of(must, turn_format), text, Turn("", (PARIS,), "So."))
+
+
+@pytest.mark.parametrize("base", [TurnRequest(), AUTO], ids=["plain", "tools"])
+def test_read_white_space_that_begins_a_constrained_answer_is_part_of_it(base: TurnRequest) -> None:
+    request = attrs.evolve(base, content=RegexGrammar(pattern=r"\s+yes\s*", field="x"))
+    for answer in (" yes", "\n\n yes\n"):
+        text = f"<think>So.</think>\n\n{answer}"
+        check_reading(parser_of(request), text, Turn(answer, reasoning="So."))
+        grammar = FORMAT.plan(request).grammar
+        assert grammar is not None
+        assert Walker().accepts(grammar, text)
+    for cut in ("<think>So.</think>", "<think>So.</think>\n", "<think>So.</think>\n\n"):
+        check_reading(parser_of(request), cut, Turn(reasoning="So."))
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,25 @@ def test_last_message_without_content_is_left_alone():
     call = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
     messages = [USER, {"role": "assistant", "content": None, "tool_calls": [call]}]
     assert "---" not in prompt_of(HERMES, reads_tools=True, messages=messages, tool_prompt="x")
+
+
+def test_name_of_the_tool_that_is_none_is_the_one_that_the_grammar_knows():
+    taken = {"type": "function", "function": {"name": "no_tool", "parameters": {"type": "object"}}}
+    prompt = prompt_of(tools=[TOOL, taken])
+    assert prompt.count('"name":"no_tool"') == 1
+    assert prompt.count('"name":"no_tool_"') == 1
+
+
+def test_results_of_calls_are_one_message_with_each_other_and_with_what_the_user_says():
+    def call(name):
+        return {"id": name, "function": {"name": "f", "arguments": "{}"}}
+
+    def result(name):
+        return {"role": "tool", "content": f"of {name}", "tool_call_id": name}
+
+    calls = {"role": "assistant", "content": None, "tool_calls": [call("a"), call("b")]}
+    messages = [USER, USER, calls, result("a"), result("b"), USER, USER]
+    before, _ = prompt_of(messages=messages).split("\n---\n")
+    written = '{"name": "f", "parameters": {}}'
+    # What the user says twice in a row is left as it is.
+    assert before == f"<user>hi<user>hi<assistant>{written}\n{written}<user>of a\nof b\nhi<user>hi"

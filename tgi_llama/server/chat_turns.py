@@ -12,6 +12,7 @@ import attrs
 
 from tgi_llama.generation import FinishReason
 from tgi_llama.metrics import Metrics
+from tgi_llama.turns.json_follower import JsonFollower
 from tgi_llama.turns.parts import (
     CallArguments,
     CallBegin,
@@ -21,7 +22,6 @@ from tgi_llama.turns.parts import (
     TurnParser,
     TurnPart,
 )
-from tgi_llama.wire.json_text import NotJson, loads
 from tgi_llama.wire.openai_responses import (
     ChatDelta,
     ChatMessage,
@@ -86,11 +86,10 @@ class TurnReader:
         return finish_reason(reason)
 
     def _is_call_whole(self) -> bool:
-        try:
-            loads("".join(self._last_arguments))
-        except NotJson:
-            return False
-        return True
+        follower = JsonFollower()
+        for piece in self._last_arguments:
+            follower.read(piece)
+        return follower.is_complete
 
     def report(self, metrics: Metrics) -> None:
         """Call once, at the end; Trio thread."""

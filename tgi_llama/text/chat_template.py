@@ -1,7 +1,7 @@
 """Renders conversations with a model's chat template."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -16,10 +16,12 @@ from .template_dialects import (
     CallLayout,
     described,
     find_layout,
+    simplified,
     wants_tools_in_system_message,
+    with_object_arguments,
     with_tools_in_system_message,
 )
-from .template_environment import Clock, build_environment, plain_data
+from .template_environment import Clock, TemplateRaised, build_environment, plain_data
 from .template_errors import (
     RENDER_ERRORS,
     TEMPLATE_NAME,
@@ -83,7 +85,7 @@ class ChatTemplate:
         if "tool_calls" not in self.source:
             return CallLayout()
         variables: dict[str, object] = {**self._special_tokens(), "documents": None, "tools": []}
-        return find_layout(lambda chat: self._render(chat, variables))
+        return find_layout(lambda chat: self._render_plainly(chat, variables))
 
     def render(
         self,
@@ -141,12 +143,30 @@ class ChatTemplate:
             chat = with_tools_in_system_message(chat, tools)
         try:
             return self._render_plainly(chat, variables)
-        except TemplateError:
-            if not tools or described(tools) == tools:
-                raise
-            with contextlib.suppress(TemplateError):
-                return self._render_plainly(chat, {**variables, "tools": described(tools)})
+        except TemplateError as error:
+            if isinstance(error.__cause__, TemplateRaised):
+                raise  # on purpose
+            for other_chat, other_tools in self._easier(chat, tools):
+                with contextlib.suppress(TemplateError):
+                    return self._render_plainly(other_chat, {**variables, "tools": other_tools})
             raise
+
+    def _easier(
+        self, chat: list[dict[str, object]], tools: Sequence[Tool] | None
+    ) -> Iterator[tuple[list[dict[str, object]], Sequence[Tool] | None]]:
+        """What a template may take that has failed on the request as it is; the smallest changes
+        first."""
+        with_objects = chat
+        if not self._layout.arguments_are_text:
+            with_objects = with_object_arguments(chat)
+            if with_objects != chat:
+                yield with_objects, tools
+        before: Sequence[Tool] = tools or ()
+        for easier in (described, simplified):
+            changed = easier(before)
+            if changed != before:
+                yield with_objects, changed
+            before = changed
 
     def _render_plainly(
         self, chat: list[dict[str, object]], variables: Mapping[str, object]

@@ -77,6 +77,29 @@ def find_layout(render: Callable[[Chat], str]) -> CallLayout:
     return _LAYOUTS[0]
 
 
+def with_object_arguments(chat: Chat) -> Chat:
+    """The conversation with an object for all arguments of calls that are none: some templates go
+    through them without asking what they are."""
+    return [_with_object_arguments(message) for message in chat]
+
+
+def _with_object_arguments(message: dict[str, object]) -> dict[str, object]:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    return {**message, "tool_calls": [_with_object(call) for call in calls]}
+
+
+def _with_object(call: object) -> object:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or isinstance(function.get("arguments"), Mapping):
+        return call
+    arguments = function.get("arguments")
+    as_object = {"arguments": arguments} if arguments else {}
+    changed = {**function, "arguments": as_object}
+    return {**cast("dict[str, object]", call), "function": changed}
+
+
 _MESSAGE_TOOLS = re.compile(r"""\bmessage(?:\[['"]tools['"]\]|\.tools\b)""")
 
 
@@ -125,3 +148,44 @@ def _described(value: object) -> dict[str, object]:
     mapping = cast("Mapping[str, object]", value)
     description = mapping.get("description")
     return {**mapping, "description": "" if description is None else description}
+
+
+def simplified(tools: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
+    """The tools with schemas that templates understand which make Python or TypeScript of them:
+    what is too much for these is left out. For the prompt alone."""
+    return [
+        {**tool, "function": _with_simple_parameters(tool.get("function"))}
+        if isinstance(tool.get("function"), Mapping)
+        else dict(tool)
+        for tool in tools
+    ]
+
+
+def _with_simple_parameters(function: object) -> dict[str, object]:
+    result = dict(cast("Mapping[str, object]", function))
+    if isinstance(result.get("parameters"), Mapping):
+        result["parameters"] = _simple(result["parameters"])
+    return result
+
+
+def _simple(schema: object) -> object:
+    if isinstance(schema, list):
+        return [_simple(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    simple = {
+        key: value if key in _VALUES else _simple(value)
+        for key, value in schema.items()
+        if not (key == "default" and "enum" in schema and not isinstance(value, str))
+    }
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kinds = [one for one in kind if one != "null"]
+        simple["type"] = kind = kinds[0] if len(kinds) == 1 else kinds
+    if kind == "object":
+        simple.setdefault("additionalProperties", {})
+    return simple
+
+
+_VALUES = ("const", "default", "enum", "examples", "required")
+"""Keywords with values, in which nothing is a schema."""

@@ -6,6 +6,7 @@ import attrs
 from .formats import arguments_grammar, next_mark
 from .incoming import Steps
 from .lark import GrammarWriter, one_of
+from .markup_reader import CutOff
 from .parts import TurnRequest, TurnTool
 from .reader import TurnReader
 
@@ -62,7 +63,9 @@ class DeepSeekCalls:
 def _read_call(reader: TurnReader) -> Steps[None]:
     before = yield from reader.take_name(_SEPARATOR)
     yield from reader.incoming.take_space()
-    is_fenced = (yield from reader.incoming.next_character()) not in ("{", "")
+    if not (yield from reader.incoming.next_character()):
+        raise CutOff  # which of them is the name is not known yet
+    is_fenced = not reader.incoming.waiting.startswith("{")
     name = (yield from reader.take_name("\n")) if is_fenced else before
     reader.begin_call(name)
     if is_fenced:

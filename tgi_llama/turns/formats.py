@@ -83,18 +83,30 @@ class MarkedFormat:
         turn = grammar.rule("turn", body)
         if self.reasoning is None:
             return grammar.grammar(turn)
-        is_free = not (request.must_call or request.content or self.is_never_free)
-        before = reasoning_rule(grammar, self.reasoning, start, gap=not is_free)
+        gap = self._has_gap(request)
+        before = reasoning_rule(grammar, self.reasoning, start, gap=gap)
         return grammar.grammar(f"{before} {turn}".strip())
+
+    def _has_gap(self, request: TurnRequest) -> bool:
+        """What follows the reasoning is constrained from its first character on."""
+        if request.content is not None:
+            return True
+        return bool(request.tools) and (request.must_call or self.is_never_free)
 
     def _read(self, reader: TurnReader, *, request: TurnRequest, start: Opening) -> Steps[None]:
         marks, has_reasoned = self.reasoning, False
         if marks is not None:
             has_reasoned = yield from read_reasoning(
-                reader, marks, start, split=request.split_reasoning
+                reader,
+                marks,
+                start,
+                split=request.split_reasoning,
+                gap=self._has_gap(request),
             )
         if request.tools or self.frames_content:
             yield from self.calls.read(reader, request)
+        elif request.content is not None:
+            return  # all of the rest, whatever is spelled in it
         elif marks is not None and marks.answer is not None and has_reasoned:
             yield from read_answer(reader, *marks.answer)
 

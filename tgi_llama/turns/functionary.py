@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from tgi_llama.errors import ValidationError
+
 from .formats import arguments_grammar, next_mark, turn_rule
 from .incoming import Steps
 from .lark import NEWLINE, GrammarWriter, one_of
@@ -55,6 +57,7 @@ class RecipientCalls:
     marks: tuple[str, ...] = ()
 
     def rule(self, grammar: GrammarWriter, request: TurnRequest) -> str:
+        _check_names(request)
         opens = "" if request.prompt_end.endswith(_TO) else f"{grammar.text(_TO)} "
         parts = {tool.name: grammar.part(arguments_grammar(tool)) for tool in request.tools}
         calls = ""
@@ -68,6 +71,8 @@ class RecipientCalls:
             answer = grammar.part(request.content)
         else:
             answer = f"({_text_and_calls(grammar, request, parts)})"
+        if _continues_text(request.prompt_end):
+            return answer
         return f"{opens}{one_of([f'{to_all} {answer}', *filter(None, [calls])])}"
 
     def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
@@ -75,7 +80,10 @@ class RecipientCalls:
         marks = [_TO + header for header in headers]
         reader.begin_markup()
         opens = headers if request.prompt_end.endswith(_TO) else marks
-        header = yield from reader.incoming.takes_one_of(opens)
+        if _continues_text(request.prompt_end) and not request.must_call:
+            header: str | None = headers[0]
+        else:
+            header = yield from reader.incoming.takes_one_of(opens)
         if header is None and (yield from reader.incoming.next_character()):
             raise BrokenMarkup("the turn names no recipient")
         while header is not None:
@@ -92,6 +100,21 @@ class RecipientCalls:
             if header is not None:
                 reader.begin_markup()
                 yield from reader.expect(header)
+
+
+def _check_names(request: TurnRequest) -> None:
+    for tool in request.tools:
+        if tool.name == _ALL:
+            raise ValidationError(
+                f"a tool cannot be called `{_ALL}` with this model, which calls the user so",
+                field=f"{tool.field}.name",
+            )
+
+
+def _continues_text(prompt_end: str) -> bool:
+    """The prompt has begun a text for the user that the turn goes on with."""
+    _, mark, text = prompt_end.rpartition(f"{_TO}{_header(_ALL)}")
+    return bool(mark) and _TO not in text and "<|" not in text
 
 
 def _header(name: str) -> str:

@@ -28,13 +28,13 @@ class GlmCalls:
         return turn_rule(grammar, request, mark=_CALL, calls=f"{call}{more}")
 
     def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
-        known = {tool.name: _parameters(tool) for tool in request.tools}
+        tools = {tool.name: tool for tool in request.tools}
         while (yield from next_mark(reader, request, (_CALL,))) is not None:
             reader.begin_markup()
             yield from reader.expect(_CALL)
             name = (yield from reader.take_tool_name((_KEY, _END_CALL, "\n"))).strip()
             reader.begin_call(name)
-            arguments = TaggedArguments(reader, known[name], _LAYOUT)
+            arguments = TaggedArguments(reader, _parameters(tools[name]), _LAYOUT)
             while (yield from take_mark(reader, (_KEY, _END_CALL))) == _KEY:
                 key = yield from reader.take_name(_END_KEY)
                 yield from take_mark(reader, (_VALUE,))

@@ -20,10 +20,15 @@ from .harmony_reader import (
     MESSAGE,
     START,
     HarmonyScript,
+    Header,
+    open_header,
 )
 from .lark import GrammarWriter, one_of
 from .parts import TurnPlan, TurnRequest, TurnTool
 from .reader import TurnReader
+
+_NEXT = f"{START}assistant"
+"""Between two messages of a turn."""
 
 
 @attrs.frozen
@@ -34,20 +39,31 @@ class HarmonyFormat:
 
     def plan(self, request: TurnRequest) -> TurnPlan:
         controls = request.control_spellings
-        script = functools.partial(HarmonyScript, request)
+        opened = open_header(request.prompt_end)
+        script = functools.partial(HarmonyScript, request, opened)
         names = frozenset(tool.name for tool in request.tools)
         return TurnPlan(
-            grammar=_grammar(request),
+            grammar=_grammar(request, opened),
             shown_controls=frozenset(controls[mark] for mark in MARKS if mark in controls),
             make_parser=lambda: TurnReader(script(), names),
         )
 
 
-def _grammar(request: TurnRequest) -> Grammar | None:
-    """Messages for the model itself, as many as it likes, then a call or the answer."""
+def _grammar(request: TurnRequest, opened: Header | None) -> Grammar | None:
+    """Messages for the model itself, as many as it likes, then a call or the answer; before them
+    the rest of a message that the prompt left open."""
     if not request.tools and request.content is None:
         return None
     grammar = GrammarWriter(request.control_spellings)
+    if opened is None:
+        return grammar.grammar(_messages(grammar, request))
+    if opened.channel == "final" and not request.must_call:
+        return grammar.grammar(_body(grammar, request))
+    rest = f"{_text_to_end(grammar)} {grammar.text(_NEXT)}"
+    return grammar.grammar(f"{rest} {_messages(grammar, request)}")
+
+
+def _messages(grammar: GrammarWriter, request: TurnRequest) -> str:
     kinds = [_call(grammar, tool) for tool in request.tools]
     if not request.must_call:
         kinds.append(_answer(grammar, request))
@@ -56,9 +72,8 @@ def _grammar(request: TurnRequest) -> Grammar | None:
     channels = ("analysis", "commentary") if speaks_before else ("analysis",)
     channel = one_of([grammar.text(name) for name in channels])
     header = f"{grammar.text(CHANNEL)} {channel} {grammar.text(MESSAGE)}"
-    following = grammar.text(f"{START}assistant")
-    before = grammar.rule("before", f"{header} {_text_to_end(grammar)} {following}")
-    return grammar.grammar(f"{before}* {last}")
+    before = grammar.rule("before", f"{header} {_text_to_end(grammar)} {grammar.text(_NEXT)}")
+    return f"{before}* {last}"
 
 
 def _text_to_end(grammar: GrammarWriter) -> str:
@@ -69,9 +84,13 @@ def _text_to_end(grammar: GrammarWriter) -> str:
 
 def _answer(grammar: GrammarWriter, request: TurnRequest) -> str:
     header = f"{grammar.text(CHANNEL)} {grammar.text('final')} {grammar.text(MESSAGE)}"
+    return f"{header} {_body(grammar, request)}"
+
+
+def _body(grammar: GrammarWriter, request: TurnRequest) -> str:
     if request.content is not None:
-        return f"{header} {grammar.part(request.content)}"
-    return f"{header} {grammar.free_text(ENDS)}"
+        return grammar.part(request.content)
+    return grammar.free_text(ENDS)
 
 
 def _call(grammar: GrammarWriter, tool: TurnTool) -> str:

@@ -42,7 +42,7 @@ class QwenCoderCalls:
         )
 
     def read(self, reader: TurnReader, request: TurnRequest) -> Steps[None]:
-        known = {tool.name: _parameters(tool) for tool in request.tools}
+        tools = {tool.name: tool for tool in request.tools}
         while (mark := (yield from next_mark(reader, request, (_TOOL, _FUNCTION)))) is not None:
             reader.begin_markup()
             yield from reader.expect(mark)
@@ -51,7 +51,7 @@ class QwenCoderCalls:
                 yield from reader.expect(_FUNCTION)
             name = yield from reader.take_name(">")
             reader.begin_call(name)
-            yield from _read_parameters(reader, known[name])
+            yield from _read_parameters(reader, _parameters(tools[name]))
             reader.end_call()
             yield from reader.optional_mark(_END_TOOL)
 

@@ -69,10 +69,11 @@ def opening(marks: ReasoningMarks, prompt_end: str) -> Opening:
 
 
 def read_reasoning(
-    reader: TurnReader, marks: ReasoningMarks, start: Opening, *, split: bool
+    reader: TurnReader, marks: ReasoningMarks, start: Opening, *, split: bool, gap: bool
 ) -> Steps[bool]:
     """Reads over the reasoning; whether there was any that has ended. Without ``split`` it is
-    content, marks and all; either way there are no calls in it."""
+    content, marks and all; either way there are no calls in it. ``gap``: as in
+    ``reasoning_rule``; what follows it may well begin with white space, which is content."""
     incoming = reader.incoming
     if start is Opening.CLOSED:
         return False
@@ -90,11 +91,20 @@ def read_reasoning(
     if found is None:
         return False
     mark = incoming.take(len(marks.end))
-    if split:
-        reader.skip_space()
-    else:
+    if not split:
         reader.write(mark)
+    elif gap:
+        yield from _take_gap(reader, marks.gap)
+    else:
+        reader.skip_space()
     return True
+
+
+def _take_gap(reader: TurnReader, gap: str) -> Steps[None]:
+    """Takes it, or its beginning where the text ends there."""
+    incoming = reader.incoming
+    if not (yield from incoming.takes(gap)) and gap.startswith(incoming.waiting):
+        incoming.take(len(incoming.waiting))
 
 
 def read_answer(reader: TurnReader, begin: str, end: str) -> Steps[None]:

@@ -6,6 +6,7 @@ which of them it is, only the tool's schema tells. Pure functions, any thread.
 
 import json
 from collections.abc import Mapping
+from typing import TypeGuard
 
 import attrs
 
@@ -32,6 +33,11 @@ _SCALARS = frozenset(("boolean", "integer", "null", "number"))
 _ANY = _SCALARS | {"array", "object"}
 _MAX_REFERENCES = 32
 """More in a row are a circle."""
+
+_LARGEST_LEAST = 200
+_LONGEST_TEXT = 2_000
+"""Bounds of a text's length up to which it is written as itself. Larger ones would make a large
+automaton, and strings in JSON are counted without one."""
 
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 """Templates that print values with Jinja's ``string`` filter teach models these."""
@@ -199,9 +205,16 @@ def _texts(schema: Mapping[str, object]) -> tuple[str, ...] | None:
 
 def _bounded_text(schema: Mapping[str, object]) -> ValueType:
     least, most = schema.get("minLength", 0), schema.get("maxLength")
-    if not isinstance(least, int) or not isinstance(most, int | None):
-        return _JSON
+    if not _is_length(least, _LARGEST_LEAST) or not (
+        most is None or (_is_length(most, _LONGEST_TEXT) and least <= most)
+    ):
+        return _JSON  # where what is wrong with it is told
     return ValueType(is_text=True, min_length=least, max_length=most)
+
+
+def _is_length(value: object, largest: int) -> TypeGuard[int]:
+    """What a repetition of a regular expression takes, within reason."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest
 
 
 def _simple_types(
@@ -224,10 +237,9 @@ def _simple_types(
             found |= types
         return found
     named = schema.get("type")
-    names = frozenset(
-        (named,) if isinstance(named, str) else named if isinstance(named, list) else ()
-    )
-    simple = keywords == {"type"} and names <= _SCALARS | {"string"}
+    listed = named if isinstance(named, list) else [named]
+    names = frozenset(name for name in listed if isinstance(name, str))
+    simple = keywords == {"type"} and len(names) == len(listed) and names <= _SCALARS | {"string"}
     return names if simple else None
 
 

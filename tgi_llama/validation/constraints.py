@@ -17,9 +17,9 @@ from .prepared import PreparedGeneration
 from .rules import reject, reject_unsupported
 from .tools import ToolUse
 
-_PROMPT_END = 1024
-"""Characters of a prompt's end that a format is shown: what a template writes after the
-last message is shorter."""
+_PROMPT_END = 65_536
+"""Characters of a prompt's end that a format is shown: what a template writes after the last
+message, and of a message that is to be continued what may be longer than its header."""
 
 
 @attrs.frozen(kw_only=True)

@@ -34,6 +34,7 @@ def native_grammar(parameters: GenerateParameters, limits: Limits) -> Grammar | 
     name = _the_one([*given, *_guided(parameters)], limits, path=path)
     if name is None:
         return None
+    _check_white_space(parameters, path=path)
     if parameters.grammar is not None:
         return _of_tgi(parameters.grammar, field=f"{path}grammar")
     return _of_guided(parameters, name, path=path)
@@ -45,6 +46,8 @@ def openai_grammar(request: OpenAiRequest, limits: Limits) -> Grammar | None:
     if not isinstance(request.response_format, wire.TextFormat | None):
         given.insert(0, "response_format")
     name = _the_one([*given, *_guided(request)], limits, path="")
+    if name is not None:
+        _check_white_space(request, path="")
     match name:
         case None:
             return None
@@ -130,10 +133,14 @@ def _guided(fields: GuidedFields) -> Iterator[str]:
     return (name for name in _GUIDED if getattr(fields, name) is not None)
 
 
+def _check_white_space(fields: GuidedFields, *, path: str) -> None:
+    name = "guided_whitespace_pattern"
+    if fields.guided_whitespace_pattern is not None:
+        reject_unsupported(name, field=f"{path}{name}")
+
+
 def _of_guided(fields: GuidedFields, name: str, *, path: str) -> Grammar:
     field = path + name
-    if fields.guided_whitespace_pattern is not None:
-        reject_unsupported("guided_whitespace_pattern", field=f"{path}guided_whitespace_pattern")
     if fields.structured_outputs is not None:
         return _of_structured(fields.structured_outputs, field=field)
     if fields.guided_regex is not None:

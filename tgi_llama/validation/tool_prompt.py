@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from tgi_llama.turns.json_way import no_tool_name
+
 from .tools import ToolUse
 
 TemplateMessage = Mapping[str, object]
@@ -22,15 +24,11 @@ DEFAULT = (
 """TGI's, to the letter."""
 
 _NO_TOOL: Mapping[str, object] = {
-    "type": "function",
-    "function": {
-        "name": "no_tool",
-        "description": "Open ended response with no specific tool selected",
-        "parameters": {
-            "type": "object",
-            "properties": {"content": {"type": "string", "description": "The response"}},
-            "required": ["content"],
-        },
+    "description": "Open ended response with no specific tool selected",
+    "parameters": {
+        "type": "object",
+        "properties": {"content": {"type": "string", "description": "The response"}},
+        "required": ["content"],
     },
 }
 
@@ -47,7 +45,7 @@ class ToolPrompt:
     def applied(self, messages: Sequence[TemplateMessage], use: ToolUse) -> list[TemplateMessage]:
         """The messages with what has to be told: of earlier calls also where the turn itself
         has no tools."""
-        told = [_told(message) for message in messages] if self.lists_tools else [*messages]
+        told = _all_told(messages) if self.lists_tools else [*messages]
         addition = self._addition(use) if use.tools else ""
         if not told or not addition or not told[-1]["content"]:
             return told
@@ -56,7 +54,7 @@ class ToolPrompt:
     def _addition(self, use: ToolUse) -> str:
         parts = []
         if self.lists_tools:
-            declared = use.declared if use.must_call else [*use.declared, _NO_TOOL]
+            declared = use.declared if use.must_call else [*use.declared, _no_tool(use)]
             parts.append(json.dumps(declared, ensure_ascii=False, separators=(",", ":")))
         if self.text:
             parts.append(self.text)
@@ -68,6 +66,28 @@ def tool_prompt(asked: str | None, *, format_name: str, reads_tools: bool) -> To
     format of its own knows how to answer, so the default is for the others."""
     default = DEFAULT if format_name == JSON_WAY else ""
     return ToolPrompt(lists_tools=not reads_tools, text=asked or default)
+
+
+def _no_tool(use: ToolUse) -> Mapping[str, object]:
+    """Called as the grammar calls it."""
+    name = no_tool_name([tool.name for tool in use.tools])
+    return {"type": "function", "function": {"name": name, **_NO_TOOL}}
+
+
+def _all_told(messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+    """Results of tools are one message with each other, and with what the user says next to them:
+    many templates want the roles to take turns."""
+    told: list[TemplateMessage] = []
+    was_result = False
+    for message in messages:
+        is_result = message["role"] == "tool"
+        one = _told(message)
+        if told and one["role"] == told[-1]["role"] == "user" and (is_result or was_result):
+            before = told.pop()
+            one = {**before, "content": f"{before['content']}\n{one['content']}"}
+        told.append(one)
+        was_result = is_result
+    return told
 
 
 def _told(message: TemplateMessage) -> TemplateMessage:

@@ -26,7 +26,7 @@ from .fields import (
     ValueRange,
 )
 from .grammar_requests import JsonSchemaFormat
-from .openai_requests import Message, NamedToolChoice
+from .openai_requests import AllowedTools, Message, NamedToolChoice
 from .shapes import (
     is_attrs_class,
     is_float,
@@ -60,6 +60,7 @@ CLASS_RULES: Final[Mapping[type, Schema]] = {
             _is_given("reasoning_content", _NOT_NULL),
         ]
     },
+    AllowedTools: {"properties": {"tools": {"minItems": 1}}},
     NamedToolChoice: {
         "oneOf": [_is_given("function", _NOT_NULL), _is_given("allowed_tools", _NOT_NULL)]
     },

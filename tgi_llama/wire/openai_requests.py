@@ -139,6 +139,10 @@ class AllowedTools:
     mode: Literal["auto", "required"]
     tools: tuple[AllowedTool, ...]
 
+    def __attrs_post_init__(self) -> None:
+        if not self.tools:
+            raise ValueError("expected `tools` that are allowed, got none")
+
 
 @attrs.frozen(kw_only=True)
 class NamedToolChoice:
