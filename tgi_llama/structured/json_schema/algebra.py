@@ -27,7 +27,7 @@ from .shapes import (
     union_of,
 )
 
-MAX_WORK = 200_000  # shapes made and characters matched; a second or two at most
+MAX_WORK = 60_000  # shapes made and characters matched; half a second at most
 MAX_DEPTH = 150  # of shapes in shapes, through references too; below Python's limit of recursion
 
 
