@@ -22,6 +22,9 @@ _CPU_S = 3
 _GROWTH_BYTES = 512 * 2**20
 """Address space beyond what the process starts with; llguidance aborts where it gets no more."""
 
+_USUAL_BYTES = 2**30
+"""Of address space at the start, where the system does not tell."""
+
 
 class _ByteTokens:
     """Bytes instead of the model's tokens: compiling takes the same time and little memory."""
@@ -41,7 +44,7 @@ def main() -> None:
     tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokens()))
     _write({"ready": True})
     while job := _read_job(sys.stdin.buffer):
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + _CPU_S, -1))
+        _limit(resource.RLIMIT_CPU, int(time.process_time()) + _CPU_S)
         _write(_try(tokenizer, job))
 
 
@@ -80,9 +83,18 @@ def _rehearse(matcher: LLMatcher) -> None:
 
 
 def _limit_memory() -> None:
-    with open("/proc/self/statm") as statm:
-        size = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + _GROWTH_BYTES, -1))
+    try:
+        with open("/proc/self/statm") as statm:
+            size = int(statm.read().split()[0]) * resource.getpagesize()
+    except OSError:  # a container may have no /proc
+        size = _USUAL_BYTES
+    _limit(resource.RLIMIT_AS, size + _GROWTH_BYTES)
+
+
+def _limit(what: int, most: int) -> None:
+    """At most what this process may have anyway: only the administrator raises that."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 if __name__ == "__main__":
