@@ -99,17 +99,20 @@ def _spelled(lark: str, parts: Mapping[str, int]) -> int:
     """Of all rules together, references written out."""
     rules = _rules(lark, parts)
     known: dict[str, int] = {}
+    done: set[str] = set()
     for start in rules:
         stack = [start]
         while stack:
             name = stack[-1]
             length, references = rules[name]
             if name not in known:
-                known[name] = length  # for whoever refers to it inside of itself
+                known[name] = 0  # for whoever refers to it inside of itself
                 stack += [one for one in references if one in rules and one not in known]
-            else:
+                continue
+            if name not in done:
                 known[name] = min(_MUCH, length + sum(known.get(one, 0) for one in references))
-                stack.pop()
+                done.add(name)
+            stack.pop()
     return max(known.values(), default=0)
 
 
