@@ -10,6 +10,7 @@ Then tgi_llama alone: the same free chats undisturbed, and while another client 
 patterns that are meant to take long to compile, one after the other.
 """
 
+import itertools
 import json
 import signal
 import statistics
@@ -50,6 +51,8 @@ SCHEMA = {
 }
 """Longer than what is generated, so that every answer has the same number of tokens."""
 
+_NUMBERS = itertools.count()
+
 RESPONSE_FORMAT = {
     "response_format": {
         "type": "json_schema",
@@ -58,12 +61,15 @@ RESPONSE_FORMAT = {
 }
 
 
-def hostile_bodies() -> list[bytes]:
+def hostile_bodies(number: int) -> list[bytes]:
     """Bodies for chats whose grammars are large or slow to compile; each is to be answered within
-    two seconds, whatever the answer is."""
+    two seconds, whatever the answer is. Those of another number are new to the server."""
+    word = f"x{number}"
     megabyte = {
         "type": "object",
-        "properties": {f"property_{n}": {"type": "string", "maxLength": n} for n in range(22_000)},
+        "properties": {
+            f"{word}_property_{n}": {"type": "string", "maxLength": n} for n in range(22_000)
+        },
     }
     patterns = [
         "(a{1,1000}){1,1000}",
@@ -73,7 +79,8 @@ def hostile_bodies() -> list[bytes]:
     ]
     formats: list[object] = [
         {"type": "json_schema", "json_schema": {"name": "large", "schema": megabyte}},
-        *({"type": "regex", "value": pattern} for pattern in patterns),
+        *({"type": "regex", "value": word + pattern} for pattern in patterns),
+        {"type": "json_schema", "json_schema": {"name": "wide", "schema": _wide_schema(word)}},
     ]
     return [
         json.dumps(
@@ -86,6 +93,14 @@ def hostile_bodies() -> list[bytes]:
         ).encode()
         for each in formats
     ]
+
+
+def _wide_schema(word: str) -> object:
+    """Close to the largest that is accepted."""
+    return {
+        "type": "object",
+        "properties": {f"{word}_{n}": {"type": "string", "maxLength": n} for n in range(1000)},
+    }
 
 
 @attrs.frozen
@@ -146,12 +161,13 @@ def post(port: int, body: bytes) -> tuple[int, float]:
 
 def disturbed(port: int, calm: Callable[[], Figures]) -> Figures:
     """What ``calm`` measures while hostile requests come one after the other."""
-    answers: list[tuple[int, float]] = []
+    answers: list[list[tuple[int, float]]] = []
     is_over = threading.Event()
 
     def disturb() -> None:
         while not is_over.is_set():
-            answers.extend(post(port, body) for body in hostile_bodies())
+            number = next(_NUMBERS)
+            answers.append([post(port, body) for body in hostile_bodies(number)])
 
     thread = threading.Thread(target=disturb)
     thread.start()
@@ -160,9 +176,10 @@ def disturbed(port: int, calm: Callable[[], Figures]) -> Figures:
     finally:
         is_over.set()
         thread.join()
-    statuses = sorted({status for status, _ in answers})
-    longest = max(seconds for _, seconds in answers)
-    click.echo(f"{len(answers)} hostile requests: {statuses}, the longest took {longest:.2f} s")
+    for same in zip(*answers, strict=True):
+        statuses = sorted({status for status, _ in same})
+        longest = max(seconds for _, seconds in same)
+        click.echo(f"hostile: {len(same)} times {statuses}, at most {longest:.2f} s")
     return figures
 
 
@@ -177,7 +194,8 @@ def main(
     *, model: str, llama_server: str, rounds: int, clients: int, turns: int, threads: int
 ) -> None:
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    setting = Setting(model=model, slots=clients, context=1024, threads=threads)
+    # A slot more, so that those who disturb wait for nobody.
+    setting = Setting(model=model, slots=clients + 1, context=1024, threads=threads)
     ours, theirs = free_port(), free_port()
 
     def chats(port: int, number: int, *, schema: bool) -> Figures:

@@ -43,7 +43,7 @@ _LEAST_S = 0.3
 _START_S = 10.0
 """Most that a child may take to start: usually 0.15 s."""
 
-_LOW_PRIORITY = 19
+_LOW_PRIORITY = 5
 
 
 class TooCostly(Exception):
