@@ -217,3 +217,18 @@ def test_process_stays_within_the_limits_of_the_system() -> None:
             verdict = trial.judge(lark(text))
             assert verdict is not None
             assert verdict.error == ""
+
+
+def test_process_ends_with_the_server_in_the_middle_of_a_job(trial: Trial) -> None:
+    child = trial._take()
+    assert child is not None
+    try:
+        child.wait_ready()
+        limits = trial.limits.for_parser_dict()
+        job = json.dumps({"grammar": SLOW, "limits": limits}).encode()
+        assert child.process.stdin is not None
+        child.process.stdin.write(len(job).to_bytes(8, "big") + job)
+        child.process.stdin.close()  # as when the server is killed
+        assert child.process.wait(10) == 1, "its own end, before that of its time"
+    finally:
+        trial._discard(child)

@@ -2,12 +2,15 @@
 
 Started as a file by ``trial.Trial``, so it imports nothing of ours. Reads jobs from standard input,
 each a length (8 bytes, big endian) and as many bytes of JSON, and writes a line of JSON for each,
-after one that says that it is ready. Ends at the end of the input.
+after one that says that it is ready. Ends when nobody can write to the input any more.
 """
 
 import json
+import os
 import resource
+import select
 import sys
+import threading
 import time
 from typing import Any, BinaryIO, cast
 
@@ -40,12 +43,21 @@ class _ByteTokens:
 
 
 def main() -> None:
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
     _limit_memory()
     tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokens()))
     _write({"ready": True})
     while job := _read_job(sys.stdin.buffer):
         _limit(resource.RLIMIT_CPU, int(time.process_time()) + _CPU_S)
         _write(_try(tokenizer, job))
+
+
+def _end_with_the_server() -> None:
+    """Also in the middle of a job: who killed the server wants nothing of it to go on."""
+    hang_up = select.poll()
+    hang_up.register(sys.stdin, 0)
+    hang_up.poll()
+    os._exit(1)
 
 
 def _write(message: dict[str, object]) -> None:
