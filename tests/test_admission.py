@@ -10,13 +10,14 @@ import trio.testing
 from fakes.engine import FakeEngine
 
 from tgi_llama.admission import Admission, ValidationWorkers
-from tgi_llama.errors import Overloaded, ShuttingDown, ValidationError
+from tgi_llama.errors import GrammarNotCompiled, Overloaded, ShuttingDown, ValidationError
 from tgi_llama.generation import (
     GenerationRequest,
     SamplingParameters,
     StoppingParameters,
     TokenId,
 )
+from tgi_llama.structured.compiler import may_compile
 
 REQUEST = GenerationRequest(
     prompt_ids=(TokenId(1),),
@@ -304,3 +305,29 @@ async def test_admission_validates_on_its_workers() -> None:
     door = admission()
     async with running(door.workers):
         assert await door.validate(lambda: 1) == 1
+
+
+async def test_call_that_has_to_compile_is_made_again_by_a_compiler() -> None:
+    workers, compilers = ValidationWorkers(1), ValidationWorkers(1)
+    door = Admission(FakeEngine(), workers, 2, compilers)
+    calls = []
+
+    def call() -> str:
+        calls.append(may_compile())
+        if not may_compile():
+            raise GrammarNotCompiled
+        return "compiled"
+
+    async with running(workers), running(compilers):
+        assert await door.prepare(call) == "compiled"
+        assert await door.prepare(lambda: "plain") == "plain"
+        with pytest.raises(ValidationError):
+            await door.prepare(refuse)
+    assert calls == [False, True]
+    alone = admission()
+    async with running(alone.workers):
+        assert await alone.prepare(call) == "compiled"
+
+
+def refuse() -> None:
+    raise ValidationError("no", field="x")

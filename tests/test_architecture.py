@@ -34,7 +34,7 @@ ALLOWED = {
     "validation": LEAVES | {"structured", "turns", "wire"},
     "engine": LEAVES | {"text"},
     "llama": LEAVES | {"config", "engine.model_runner", "engine.kv_cache", "host_memory", "text"},
-    "admission": LEAVES | {"engine"},
+    "admission": LEAVES | {"engine", "structured.compiler"},
     "server": LEAVES
     | {"admission", "engine", "metrics", "structured", "text", "turns", "validation", "wire"},
     "lifecycle": LEAVES

@@ -6,14 +6,16 @@ All methods belong to the Trio thread; only the jobs of ``ValidationWorkers`` ru
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
 import attrs
 import trio
 
 from tgi_llama.engine.engine import Engine, GenerationStream
-from tgi_llama.errors import Overloaded, ShuttingDown
+from tgi_llama.errors import GrammarNotCompiled, Overloaded, ShuttingDown
 from tgi_llama.generation import GenerationRequest
+from tgi_llama.structured.compiler import known_only
 
 T = TypeVar("T")
 
@@ -86,6 +88,11 @@ class ValidationWorkers:
                 job.handled.set()
 
 
+def _in_haste(call: Callable[[], T]) -> T:
+    with known_only():
+        return call()
+
+
 @attrs.define(eq=False)
 class Admission:
     """Who may use the engine, and how many at a time."""
@@ -93,6 +100,9 @@ class Admission:
     engine: Engine
     workers: ValidationWorkers
     max_concurrent_requests: int
+    compilers: ValidationWorkers | None = None
+    """Workers of their own for requests whose grammar is not known yet: compiling may take a second
+    each, and whoever brings none is not to wait for it. None: ``workers`` compile, too."""
     _n_running: int = attrs.field(default=0, init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -136,6 +146,16 @@ class Admission:
     async def validate(self, call: Callable[[], T]) -> T:
         """``ValidationWorkers.validate``."""
         return await self.workers.validate(call)
+
+    async def prepare(self, call: Callable[[], T]) -> T:
+        """The same for a call that may have to compile a grammar. Where it has to, it is made once
+        more by somebody whom no other request waits for."""
+        if self.compilers is None:
+            return await self.validate(call)
+        try:
+            return await self.validate(partial(_in_haste, call))
+        except GrammarNotCompiled:
+            return await self.compilers.validate(call)
 
     def submit(
         self, requests: Sequence[GenerationRequest]

@@ -287,7 +287,8 @@ class Config:
         unit="threads",
         minimum=1,
         maximum=_MAX_THREADS,
-        help="Threads that check and tokenize requests.",
+        help="Threads that check and tokenize requests. As many more compile grammars that are"
+        " not known yet.",
     )
     max_batch_size: int = derived(
         lambda given, config: given or min(config.n_threads_batch, _MAX_SEQUENCES),

@@ -72,6 +72,11 @@ class EngineDead(RequestError):
     """The decode thread is gone; the process ends with a non-zero status (503)."""
 
 
+class GrammarNotCompiled(TgiLlamaError):
+    """The grammar is not known yet, and the caller has no time to compile it. No client sees this:
+    ``admission`` has the request validated again by somebody who has."""
+
+
 class DecodeError(TgiLlamaError):
     """``ModelRunner.decode`` did not decode the whole batch. See ``engine.model_runner``."""
 

@@ -192,9 +192,11 @@ async def run_service(
             text = await _load_text(config, files, thread)
             grammars = await _load_grammars(config, thread, metrics, resources)
             workers = ValidationWorkers(config.validation_workers)
+            compilers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
                 await worker_nursery.start(workers.run)
-                admission = Admission(engine, workers, config.max_concurrent_requests)
+                await worker_nursery.start(compilers.run)
+                admission = Admission(engine, workers, config.max_concurrent_requests, compilers)
                 constraints = _constraints(config, text, grammars)
                 app = create_app(
                     Services(

@@ -77,6 +77,23 @@ def test_failure_on_the_pool_s_thread_is_raised_where_the_state_is_used(pool: Ma
     assert tokens_of(healthy) == evens(())
 
 
+def test_panic_on_the_pool_s_thread_fails_its_sequence_and_ends_no_thread(pool: MaskPool) -> None:
+    class Panic(BaseException):  # as native code raises it
+        pass
+
+    def panic(_tokens: tuple[int, ...]) -> None:
+        raise Panic("index out of bounds")
+
+    broken = [Guide(RuleGrammar(evens, panic).start(), N_VOCAB) for _ in range(4)]
+    healthy = Guide(RuleGrammar(evens).start(), N_VOCAB)
+    pool.compute([*broken, healthy])
+    assert healthy.is_here(30.0)
+    assert tokens_of(healthy) == evens(())
+    for guide in broken:
+        with pytest.raises(GenerationError, match="index out of bounds"):
+            guide.mask()
+
+
 def test_mask_follows_the_tokens_taken() -> None:
     guide = Guide(RuleGrammar(evens).start(), N_VOCAB)
     assert tokens_of(guide) == evens(())

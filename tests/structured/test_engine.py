@@ -1,13 +1,15 @@
 """The compiler: errors and their fields, the cache, limits, and what is counted."""
 
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.grammars import Bench
 
-from tgi_llama.errors import ValidationError
+from tgi_llama.errors import GrammarNotCompiled, ValidationError
 from tgi_llama.generation import GrammarOutcome, TokenId
+from tgi_llama.structured.compiler import known_only, may_compile
 from tgi_llama.structured.engine import LlGrammarCompiler
 from tgi_llama.structured.grammar import (
     ChoiceGrammar,
@@ -132,6 +134,40 @@ def test_grammars_are_compiled_where_no_process_can_be_started(
     assert constraint.start().allows(bench.tokens("a")[0])
 
 
+def test_grammar_that_there_was_no_time_for_is_not_remembered_as_refused(bench: Bench) -> None:
+    stub = "import sys, time; print('{}', flush=True); sys.stdin.buffer.read(8); sys.exit(1)"
+    with Trial(GrammarLimits(), command=(sys.executable, "-c", stub)) as trial:
+        counted = Counted(bench, trial)
+        error = counted.refusal(LETTERS)
+        assert "memory or time" in str(error)
+        assert error.field == "guided_regex"
+        for child in trial._idle:
+            child.end()
+        trial.command = Trial(GrammarLimits()).command
+        counted.compiler.compile(LETTERS)
+    assert counted.outcomes == [GrammarOutcome.TOO_COMPLEX, GrammarOutcome.COMPILED]
+
+
+def test_who_has_no_time_gets_known_grammars_only(counted: Counted) -> None:
+    refused = RegexGrammar(pattern="(", field="f")
+    with known_only():
+        for grammar in (LETTERS, refused):
+            with pytest.raises(GrammarNotCompiled):
+                counted.compiler.compile(grammar)
+    compiled = counted.compiler.compile(LETTERS)
+    counted.refusal(refused)
+    with known_only():
+        assert counted.compiler.compile(LETTERS) is compiled
+        counted.refusal(refused)
+    assert may_compile()
+    assert counted.outcomes == [
+        GrammarOutcome.COMPILED,
+        GrammarOutcome.INVALID,
+        GrammarOutcome.CACHED,
+        GrammarOutcome.INVALID,
+    ]
+
+
 # What is refused
 
 
@@ -141,6 +177,8 @@ def test_grammars_are_compiled_where_no_process_can_be_started(
         ('%llguidance {"no_forcing": true}\nstart: "a"', "options of the grammar engine"),
         ("start: <|im_end|>", "special tokens"),
         ('start: <[1]> "a"', "special tokens"),
+        ("start: /x\n/ | <|im_end|> | /y/", "special tokens"),
+        ('start: a\na [ // a comment\n max_tokens = 3]: "x"', "max_tokens"),
         ("start: @other", "no grammar to refer to"),
         ('start: a\na[max_tokens=3]: "x"', "max_tokens"),
         ('start: a\na[stop="x"]: /.*/', "stop"),

@@ -41,6 +41,26 @@ HOSTILE = {
     "optional parts": regex("(a?){200}a{200}"),
     "unicode classes": regex(r"(?i)(\p{Lu}{1,30}|\w\W){1,300}"),
     "a long forced text": regex("a{1000000}"),
+    "a constant in many places": schema(
+        {
+            "$defs": {"long": {"const": "y" * 3_000}},
+            "properties": {f"p{i}": {"$ref": "#/$defs/long"} for i in range(700)},
+            "required": [f"p{i}" for i in range(700)],
+            "additionalProperties": False,
+        }
+    ),
+    "a constant many times": schema(
+        {"type": "array", "items": {"const": "y" * 3_000}, "minItems": 900}
+    ),
+    "a word many times": lark(
+        "start: r0\n" + "".join(f"r{i}: r{i + 1} r{i + 1}\n" for i in range(10)) + "r10: WORD\n"
+        f'WORD: "{"y" * 3_000}"'
+    ),
+    "a schema many times": lark(
+        "start: r0\n"
+        + "".join(f"r{i}: r{i + 1} r{i + 1}\n" for i in range(10))
+        + f'r10: %json {{"const": "{"y" * 3_000}"}}'
+    ),
     "a longer forced text": regex("((a{1000}){1000}){1000}"),
     "words": regex("|".join(f"word{i}" for i in range(20_000))),
     "parentheses": regex("(" * 20_000 + "a" + ")" * 20_000),
@@ -111,3 +131,32 @@ def walk(bench: Bench, state: GrammarState) -> str | None:
     except GenerationError as error:
         return str(error)
     return None
+
+
+def test_rule_that_adds_up_to_a_long_text_ends_its_sequence(bench: Bench) -> None:
+    long = "y" * 7_000
+    state = bench.compiler.compile(lark(f'start: e\ne: "x" e "{long}" | "z"')).start()
+    for token in bench.tokens("x") * 10:
+        state.take(token)
+    state.take(bench.tokens("z")[0])
+    with pytest.raises(GenerationError, match="bytes at once"):
+        state.forced()
+
+
+def test_what_cannot_force_much_is_forced(bench: Bench) -> None:
+    record = {
+        "type": "object",
+        "properties": {
+            "children": {"type": "array", "items": {"$ref": "#"}},
+            "when": {"type": "string", "format": "date-time"},
+            "kind": {"enum": ["first", "second"]},
+        },
+        "required": ["children", "when", "kind"],
+    }
+    grammars = [
+        schema(record),
+        lark('start: "first" list\nlist: "(" (list | WORD) ")"\nWORD: /[a-z]{1,20}/'),
+        regex(r"first: \d{4}-\d{2}-\d{2}, [A-Z]{2,3}"),
+    ]
+    for grammar in grammars:
+        assert len(bench.text(list(bench.compiler.compile(grammar).start().forced()))) >= 5

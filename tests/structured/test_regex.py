@@ -10,6 +10,7 @@ from tgi_llama.structured.grammar import RegexGrammar
 from tgi_llama.structured.regex import to_rust
 
 TEXTS = ("", "a", "aa", "aaa", "aaaa", "ab", "b", "[", "&", '{"a": 1}', "{", "a{,x}", "é", "A")
+ODD_LETTERS = ("\u0301", "²", "½", "٣", "\x1c", "\u2028", "\b", "-", "_")
 
 PATTERNS = (
     "a{,3}",
@@ -29,6 +30,16 @@ PATTERNS = (
     "(?i)a",
     r"\w",
     r"\W",
+    r"\s",
+    r"\S",
+    r"\d",
+    r"\D",
+    r"[\w-]",
+    r"[^\w]",
+    r"[^\W]",
+    r"[\W\d]",
+    r"[a\S]",
+    r"[\b]",
     ".?",
     "a{2}",
     "a{2,}",
@@ -42,7 +53,7 @@ PATTERNS = (
 @pytest.mark.filterwarnings("ignore:Possible nested set")
 def test_regex_takes_what_python_matches_as_a_whole(bench: Bench, pattern: str) -> None:
     grammar = RegexGrammar(pattern=pattern, field="f")
-    for text in TEXTS:
+    for text in TEXTS + ODD_LETTERS:
         assert bench.accepts(grammar, text) == bool(re.fullmatch(pattern, text)), text
 
 

@@ -1,6 +1,7 @@
 """The process that grammars are tried in: what it finds, and what becomes of it."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tgi_llama.structured.limits import GrammarLimits
-from tgi_llama.structured.trial import SPECIAL, TooCostly, Trial
+from tgi_llama.structured.trial import _PROGRAM, SPECIAL, TooCostly, Trial
 
 
 def lark(text: str) -> str:
@@ -159,3 +160,75 @@ def test_where_no_process_can_be_started_there_is_no_verdict() -> None:
     with Trial(GrammarLimits(), command=("/nonexistent/python",)) as trial:
         trial.warm_up()
         assert trial.judge(lark('start: "a"')) is None
+
+
+def test_all_idle_processes_that_somebody_killed_are_replaced(trial: Trial) -> None:
+    children = [trial._take() for _ in range(3)]
+    for child in children:
+        assert child is not None
+        child.wait_ready()
+        trial._give_back(child)
+    killed = pids(trial)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it is dead, and still to be reaped
+    verdict = trial.judge(lark('start: "a"'))
+    assert verdict is not None
+    assert verdict.error == ""
+    assert not any(map(exists, killed))
+
+
+def test_process_that_never_starts_is_no_fault_of_the_grammar(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    command = (sys.executable, "-c", "import nothing_of_the_kind")
+    with Trial(GrammarLimits(), command=command) as trial, caplog.at_level(logging.WARNING):
+        assert trial.judge(lark('start: "a"')) is None
+    assert "without a trial" in caplog.text
+
+
+def test_system_that_forbids_priorities_lets_grammars_be_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbidden(_which: int, _who: int, _priority: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    answer = '{"error": "", "compiled": true, "compile_s": 0.2}'
+    with stub(f"import time; time.sleep(0.2); print({answer!r}, flush=True)") as trial:
+        verdict = trial.judge(lark('start: "a"'))
+    assert verdict is not None
+    assert verdict.compile_s == 0.2
+
+
+def test_process_stays_within_the_limits_of_the_system() -> None:
+    """An administrator's hard limits may not be raised, and without /proc there is no size."""
+    without_proc = (
+        "import builtins, runpy, sys; plain = open\n"
+        "def refusing(path, *rest, **options):\n"
+        "    if str(path).startswith('/proc'): raise FileNotFoundError(path)\n"
+        "    return plain(path, *rest, **options)\n"
+        "builtins.open = refusing; runpy.run_path(sys.argv[1], run_name='__main__')"
+    )
+    limits = 'ulimit -v 4000000 -t 1000; exec "$@"'
+    command = ("sh", "-c", limits, "sh", sys.executable, "-P", "-c", without_proc, str(_PROGRAM))
+    with Trial(GrammarLimits(), command=command) as trial:
+        for text in ('start: "a"', 'start: "b"'):
+            verdict = trial.judge(lark(text))
+            assert verdict is not None
+            assert verdict.error == ""
+
+
+def test_process_ends_with_the_server_in_the_middle_of_a_job(trial: Trial) -> None:
+    child = trial._take()
+    assert child is not None
+    try:
+        child.wait_ready()
+        limits = trial.limits.for_parser_dict()
+        job = json.dumps({"grammar": SLOW, "limits": limits}).encode()
+        assert child.process.stdin is not None
+        child.process.stdin.write(len(job).to_bytes(8, "big") + job)
+        child.process.stdin.close()  # as when the server is killed
+        assert child.process.wait(10) == 1, "its own end, before that of its time"
+    finally:
+        trial._discard(child)

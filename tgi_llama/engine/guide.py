@@ -19,6 +19,7 @@ from collections.abc import Sequence as Seq
 import numpy as np
 from numpy.typing import NDArray
 
+from tgi_llama.errors import GenerationError
 from tgi_llama.generation import GrammarState, TokenId
 
 MaskBits = NDArray[np.uint8]
@@ -72,6 +73,9 @@ class Guide:
             self._fill()
         except Exception as error:  # raised where the state is used next
             self._failure = error
+        except BaseException as error:
+            # A panic of native code. It would end this thread, and then the decode thread.
+            self._failure = GenerationError(f"computing the mask broke down: {error!r}")
         finally:
             self._returned.release()
 

@@ -99,7 +99,7 @@ async def start(
     except Overloaded:
         precheck()
         raise
-    prepared = await admission.validate(prepare)
+    prepared = await admission.prepare(prepare)
     check_can_run(len(prepared), admission)
     if len(prepared) > 1:
         resources.enter_context(admission.further_permits(len(prepared) - 1))

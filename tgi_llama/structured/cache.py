@@ -35,6 +35,12 @@ class CompiledCache(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether ``get`` would have it at once."""
+        with self._lock:
+            entry = self._entries.get(key)
+            return entry is not None and entry.future.done() and self._can_use(entry)
+
     def get(self, key: bytes, make: Callable[[], T], *, n_bytes: int) -> tuple[T, bool]:
         """What ``make`` returned for the key, now or before, and whether it was there already.
 

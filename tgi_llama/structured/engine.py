@@ -8,11 +8,11 @@ from collections.abc import Callable
 import attrs
 from llguidance import LLMatcher
 
-from tgi_llama.errors import ValidationError
+from tgi_llama.errors import GrammarNotCompiled, ValidationError
 from tgi_llama.generation import GrammarOutcome
 
 from .cache import CompiledCache
-from .compiler import CompiledGrammar
+from .compiler import CompiledGrammar, may_compile
 from .grammar import (
     ChoiceGrammar,
     CompositeGrammar,
@@ -51,6 +51,10 @@ class _Costly(ValidationError):
         self.outcome = outcome
 
 
+class _TooSlowToday(_Costly):
+    """For the time that it took, which is the machine's fault as well: not to be remembered."""
+
+
 @attrs.frozen(eq=False)
 class LlGrammarCompiler:
     """Implements ``compiler.GrammarCompiler``."""
@@ -77,11 +81,16 @@ class LlGrammarCompiler:
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         started = time.perf_counter()
         content = _content(grammar)
-        made, found = self._cache.get(
-            hashlib.sha256(content).digest(),
-            lambda: self._make(grammar, len(content)),
-            n_bytes=len(content),
-        )
+        key = hashlib.sha256(content).digest()
+        if not may_compile() and key not in self._cache:
+            raise GrammarNotCompiled
+        try:
+            made, found = self._cache.get(
+                key, lambda: self._make(grammar, len(content)), n_bytes=len(content)
+            )
+        except _TooSlowToday as error:
+            self.observe(error.outcome, time.perf_counter() - started)
+            raise ValidationError(str(error), field=error.field) from None
         self.observe(_outcome(made, found=found), time.perf_counter() - started)
         if isinstance(made, _Refused):
             raise ValidationError(made.message, field=made.field)
@@ -94,6 +103,8 @@ class LlGrammarCompiler:
             source = translate(grammar, relaxed=self.relaxed)
             self._try(source, spent_s=time.perf_counter() - started)
             return self._compile(source)
+        except _TooSlowToday:
+            raise
         except _Costly as error:
             return _Refused(str(error), error.field, error.outcome)
         except ValidationError as error:
@@ -119,6 +130,7 @@ class LlGrammarCompiler:
             self.trial.limits,
             compile_s=time.thread_time() - started,
             relaxed_paths=source.relaxed_paths,
+            forces=source.forces,
             matcher=matcher,
         )
 
@@ -127,7 +139,7 @@ class LlGrammarCompiler:
         try:
             verdict = self.trial.judge(source.trial_text, spent_s=spent_s)
         except TooCostly as error:
-            raise self._too_complex(source, str(error)) from None
+            raise self._too_complex(source, str(error), kind=_TooSlowToday) from None
         if verdict is None:
             return
         limit_s = self.trial.limits.max_compile_s
@@ -144,8 +156,8 @@ class LlGrammarCompiler:
             raise self._too_complex(source, readable(verdict.error))
 
     @staticmethod
-    def _too_complex(source: Source, why: str) -> ValidationError:
-        return _Costly(
+    def _too_complex(source: Source, why: str, *, kind: type[_Costly] = _Costly) -> _Costly:
+        return kind(
             f"grammar is too complex: {why}",
             field=source.first_field,
             outcome=GrammarOutcome.TOO_COMPLEX,

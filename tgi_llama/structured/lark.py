@@ -4,9 +4,10 @@ What could lift a limit, end the turn in the middle of the text, or be ignored i
 schemas inside of a grammar go the way of all schemas.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 from llguidance.gbnf_to_lark import gbnf_to_lark
@@ -22,12 +23,13 @@ _TOKEN = re.compile(
     r"""
       (?P<comment> //[^\n]* | \#[^\n]* )
     | (?P<string> "(?:\\.|[^"\\\n])*"i? )
-    | (?P<regex> /(?:\\.|[^/\\\n])+/[a-z]* )
+    | (?P<regex> /(?:\\.|[^/\\])+/[imslux]* )
     | (?P<directive> %[a-z]+ )
     | (?P<special> <[^<>\n]*> )
     | (?P<reference> @[\w-]+ )
-    | (?P<attributes> (?<=[\w])\[[^\]\n]*\] )
-    | (?P<other> \s+ | [\w-]+ | . )
+    | (?P<space> \s+ )
+    | (?P<word> [\w-]+ )
+    | (?P<other> . )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -37,6 +39,9 @@ _REFUSED_DIRECTIVES = {
     "%declare": "it is not supported",
 }
 _REFUSED_ATTRIBUTES = ("stop", "stop_capture", "max_tokens", "temperature")
+
+_COUNT = re.compile(r"(?:\{|~)\s*(\d+)?(?:\s*(?:,|\.\.)\s*(\d+)?)?")
+_MUCH = 2**40
 
 
 @attrs.frozen(kw_only=True)
@@ -72,6 +77,64 @@ def replace_special_tokens(lark: str, replacement: str) -> str:
     )
 
 
+def most_forced(lark: str, parts: Mapping[str, int]) -> int:
+    """Bytes that a grammar may force at once, by a guess on the safe side: everything that it
+    spells, as often as it refers to it and by all counts. What a rule refers to in itself is left
+    out: every level of it has to be chosen first. ``parts``: the same of those that it refers to
+    as ``@name``."""
+    return min(_MUCH, _spelled(lark, parts) * counts(lark))
+
+
+def counts(lark: str) -> int:
+    """All repetitions multiplied, nested or not."""
+    product = 1
+    for match in _COUNT.finditer(lark):
+        product *= max(1, *(int(digits[:9]) for digits in match.groups() if digits), 1)
+        if product > _MUCH:
+            break
+    return product
+
+
+def _spelled(lark: str, parts: Mapping[str, int]) -> int:
+    """Of all rules together, references written out."""
+    rules = _rules(lark, parts)
+    known: dict[str, int] = {}
+    done: set[str] = set()
+    for start in rules:
+        stack = [start]
+        while stack:
+            name = stack[-1]
+            length, references = rules[name]
+            if name not in known:
+                known[name] = 0  # for whoever refers to it inside of itself
+                stack += [one for one in references if one in rules and one not in known]
+                continue
+            if name not in done:
+                known[name] = min(_MUCH, length + sum(known.get(one, 0) for one in references))
+                done.add(name)
+            stack.pop()
+    return max(known.values(), default=0)
+
+
+def _rules(lark: str, parts: Mapping[str, int]) -> dict[str, tuple[int, list[str]]]:
+    """Each rule's or terminal's own length, and the names in it."""
+    rules: dict[str, tuple[int, list[str]]] = {}
+    length, words = 0, [""]
+    tokens = [m for m in _TOKEN.finditer(lark) if m.lastgroup not in ("space", "comment")]
+    for match, following in itertools.zip_longest(tokens, tokens[1:]):
+        if match.lastgroup == "word" and following and following.group() == ":":
+            rules[words[0]] = (length, words[1:])
+            length, words = 0, [match.group()]
+        elif match.lastgroup == "word":
+            words.append(match.group())
+        elif match.lastgroup in ("string", "regex"):
+            length += len(match.group())
+        elif match.lastgroup == "reference":
+            length += parts.get(match.group()[1:], 0)
+    rules[words[0]] = (length, words[1:])
+    return rules
+
+
 def _from_gbnf(text: str, field: str) -> str:
     if len(text.encode()) > MAX_GBNF_BYTES:
         raise ValidationError(
@@ -102,7 +165,7 @@ class _Reader:
         return UserLark(text=text, schemas=tuple(self._schemas))
 
     def _pieces(self) -> Iterator[str]:
-        position = 0
+        position, word = 0, ""
         while position < len(self.text):
             match = _TOKEN.match(self.text, position)
             assert match is not None  # anything is at least "other"
@@ -112,12 +175,14 @@ class _Reader:
                     self._refuse(f"special tokens cannot be used: {match.group()}")
                 case "reference":
                     self._refuse(f"there is no grammar to refer to: {match.group()}")
-                case "attributes":
-                    self._check_attributes(match.group())
+                case "other" if match.group() == "=" and word in _REFUSED_ATTRIBUTES:
+                    self._refuse(f"the attribute {word} of rules is not supported")
                 case "directive":
                     reference, position = self._directive(match.group(), position)
                     yield reference
                     continue
+            if match.lastgroup not in ("space", "comment"):
+                word = match.group()
             yield match.group()
 
     def _directive(self, name: str, position: int) -> tuple[str, int]:
@@ -139,11 +204,6 @@ class _Reader:
         except (ValueError, RecursionError) as error:
             self._refuse(f"{name}: expected JSON: {error}")
             raise AssertionError from None
-
-    def _check_attributes(self, text: str) -> None:
-        for name in _REFUSED_ATTRIBUTES:
-            if re.search(rf"\b{name}\s*[=\],]", text):
-                self._refuse(f"the attribute {name} of rules is not supported")
 
     def _refuse(self, why: str) -> None:
         raise ValidationError(f"grammar is not valid: {why}", field=self.field)

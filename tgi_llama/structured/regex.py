@@ -25,7 +25,15 @@ _PIECE = re.compile(
 
 _CLASS_PIECE = re.compile(r"\\.|\[:\^?[a-z]+:\]|\[|&&|~~|.", re.DOTALL)
 
-_ESCAPES = {r"\Z": r"\z"}
+_ESCAPES = {
+    r"\Z": r"\z",
+    # Rust's \w has combining marks and no fractions, its \s no separators of files and records.
+    r"\w": r"[\p{L}\p{N}_]",
+    r"\W": r"[^\p{L}\p{N}_]",
+    r"\s": r"[\s\x1c-\x1f]",
+    r"\S": r"[^\s\x1c-\x1f]",
+}
+_CLASS_ESCAPES = {**_ESCAPES, r"\b": r"\x08"}
 
 _GROUPS = {
     "(?P=": "back-references",
@@ -70,7 +78,9 @@ def _translate(match: re.Match[str], field: str) -> str:
 
 def _in_class(piece: str) -> str:
     """Python has no classes inside of classes, and no operators on them."""
-    return "".join("\\" + letter for letter in piece) if piece in ("[", "&&", "~~") else piece
+    if piece in ("[", "&&", "~~"):
+        return "".join("\\" + letter for letter in piece)
+    return _CLASS_ESCAPES.get(piece, piece)
 
 
 def _refuse(what: str, text: str, field: str) -> None:

@@ -4,7 +4,6 @@ Pure functions; any thread.
 """
 
 import json
-import re
 from collections.abc import Iterator
 
 import attrs
@@ -21,7 +20,7 @@ from .grammar import (
     RegexGrammar,
 )
 from .json_schema.normalise import COMPILE_OPTIONS, normalise
-from .lark import read_user_lark, rename_references, replace_special_tokens
+from .lark import counts, most_forced, read_user_lark, rename_references, replace_special_tokens
 from .limits import MAX_FORCED_BYTES
 from .regex import to_rust
 from .trial import SPECIAL
@@ -31,9 +30,6 @@ _WHITE_SPACE = {"whitespace_flexible": False, "item_separator": ", ", "key_separ
 opening of a value costs no step of its own."""
 
 _NO_FORCING = '%llguidance {"no_forcing": true}\n'
-
-_COUNT = re.compile(r"(?:\{|~)\s*(\d+)?(?:\s*(?:,|\.\.)\s*(\d+)?)?")
-_LONG_COUNT = re.compile(r'"min(?:Length|Items|Properties)": (\d+)')
 
 
 @attrs.define
@@ -54,6 +50,8 @@ class Part:
     """What errors in it name; None for what we wrote."""
     value: dict[str, object]
     """``lark_grammar`` or ``json_schema``."""
+    most_forced: int = 0
+    """Bytes that it may force at once, roughly."""
 
     @property
     def named_value(self) -> dict[str, object]:
@@ -79,6 +77,8 @@ class Source:
     parts: tuple[Part, ...]
     relaxed_paths: tuple[str, ...]
     """Of keywords in schemas that are not enforced."""
+    forces: bool
+    """False: tokens without a choice are chosen as all others, because they might be too many."""
 
     @property
     def first_field(self) -> str | None:
@@ -91,12 +91,13 @@ def translate(grammar: Grammar, *, relaxed: bool = False) -> Source:
     that names the field, or the path in a schema."""
     gaps = Gaps(relaxed)
     parts = tuple(_parts(grammar, gaps, name=None))
-    forces_much = any(_may_force_much(part) for part in parts)
+    forces_much = any(part.most_forced > MAX_FORCED_BYTES for part in parts)
     return Source(
         text=_assemble([part.named_value for part in parts], forces_much=forces_much),
         trial_text=_assemble([part.trial_value for part in parts], forces_much=forces_much),
         parts=parts,
         relaxed_paths=tuple(gaps.paths),
+        forces=not forces_much,
     )
 
 
@@ -108,37 +109,48 @@ def _parts(grammar: Grammar, gaps: Gaps, *, name: str | None) -> Iterator[Part]:
     """The grammar under this name, then what it refers to."""
     match grammar:
         case JsonSchemaGrammar():
-            yield Part(
-                name=name, field=grammar.field, value={"json_schema": _schema(grammar, gaps)}
-            )
+            yield _schema(grammar, gaps, name)
         case RegexGrammar():
             pattern = regex_to_lark(to_rust(grammar.pattern, field=grammar.field), "")
-            yield _lark(f"start: /{pattern}/", name, grammar.field)
+            yield _terminal(f"start: /{pattern}/", name, grammar.field)
         case ChoiceGrammar():
-            yield _lark(_choices(grammar), name, grammar.field)
+            yield _terminal(_choices(grammar), name, grammar.field)
         case LarkGrammar():
             prefix = f"{name or ''}__json"
             read = read_user_lark(grammar.text, field=grammar.field, prefix=prefix)
-            yield _lark(read.text, name, grammar.field)
-            for schema_name, inline, field in read.schemas:
-                inner = JsonSchemaGrammar(schema=inline, field=field)
-                yield from _parts(inner, gaps, name=schema_name)
+            inner = [
+                _schema(JsonSchemaGrammar(schema=inline, field=field), gaps, schema_name)
+                for schema_name, inline, field in read.schemas
+            ]
+            most = most_forced(read.text, {str(part.name): part.most_forced for part in inner})
+            value: dict[str, object] = {"lark_grammar": read.text}
+            yield Part(name=name, field=grammar.field, value=value, most_forced=most)
+            yield from inner
         case CompositeGrammar():
             prefix = f"{name}__" if name else ""
-            yield _lark(rename_references(grammar.lark, prefix), name, None)
+            lark = rename_references(grammar.lark, prefix)
+            yield Part(name=name, field=None, value={"lark_grammar": lark})
             for part_name, part in grammar.parts:
                 yield from _parts(part, gaps, name=prefix + part_name)
 
 
-def _lark(text: str, name: str | None, field: str | None) -> Part:
-    return Part(name=name, field=field, value={"lark_grammar": text})
+def _terminal(text: str, name: str | None, field: str) -> Part:
+    """One word for the lexer, whose states are limited: no count goes far beyond the others."""
+    most = max(len(text), counts(text))
+    return Part(name=name, field=field, value={"lark_grammar": text}, most_forced=most)
 
 
-def _schema(grammar: JsonSchemaGrammar, gaps: Gaps) -> dict[str, object]:
+def _schema(grammar: JsonSchemaGrammar, gaps: Gaps, name: str | None) -> Part:
     normalised = normalise(grammar.schema, field=grammar.field, relaxed=gaps.relaxed)
     gaps.paths.extend(normalised.relaxed_paths)
     assert isinstance(normalised.schema, dict)
-    return normalised.schema | {"x-guidance": COMPILE_OPTIONS | _WHITE_SPACE}
+    options: dict[str, object] = {"x-guidance": COMPILE_OPTIONS | _WHITE_SPACE}
+    return Part(
+        name=name,
+        field=grammar.field,
+        value={"json_schema": normalised.schema | options},
+        most_forced=normalised.most_forced,
+    )
 
 
 def _choices(grammar: ChoiceGrammar) -> str:
@@ -159,39 +171,3 @@ def _without_forcing(values: list[dict[str, object]]) -> list[dict[str, object]]
         return [{"lark_grammar": f"{_NO_FORCING}{first['lark_grammar']}"}, *others]
     whole: dict[str, object] = {"lark_grammar": f"{_NO_FORCING}start: @__whole"}
     return [whole, first | {"name": "__whole"}, *others]
-
-
-def _may_force_much(part: Part) -> bool:
-    """A guess on the safe side: long texts, and counts that multiply to something large."""
-    lark = part.value.get("lark_grammar")
-    if isinstance(lark, str):
-        return part.field is not None and (len(lark) > MAX_FORCED_BYTES or _counts_much(lark))
-    return any(
-        len(text) > MAX_FORCED_BYTES or _counts_much(text) for text in _texts(part.value)
-    ) or any(
-        len(digits) > 9 or int(digits) > MAX_FORCED_BYTES
-        for digits in _LONG_COUNT.findall(json.dumps(part.value))
-    )
-
-
-def _counts_much(text: str) -> bool:
-    product = 1
-    for match in _COUNT.finditer(text):
-        product *= max(1, *(int(digits[:9]) for digits in match.groups() if digits), 1)
-        if product > MAX_FORCED_BYTES:
-            return True
-    return False
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All strings inside of a schema but its keys."""
-    stack = [value]
-    while stack:
-        match stack.pop():
-            case str() as text:
-                yield text
-            case dict() as members:
-                stack.extend(members.values())
-                stack.extend(members)
-            case list() as items:
-                stack.extend(items)

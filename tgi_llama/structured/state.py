@@ -21,13 +21,17 @@ from llguidance import LLMatcher
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import TokenId
 
-from .limits import MAX_WORDS, SLOW_STEP_S, GrammarLimits
+from .limits import MAX_FORCED_BYTES, MAX_WORDS, SLOW_STEP_S, GrammarLimits
 from .vocabulary import GrammarVocabulary
 
 T = TypeVar("T")
 
 _MAX_TOKENS = 100_000
 """Tokens for which the automaton of one compiled grammar is used."""
+
+_MOST_FORCED_BYTES = 4 * MAX_FORCED_BYTES
+"""Grammars that may force more than a quarter of it force nothing. But a rule that needs itself may
+add up to any length: the more, the more often it was chosen."""
 
 _FAILED = "the grammar cannot be followed any further"
 
@@ -42,7 +46,7 @@ def reason(matcher: LLMatcher) -> str:
 
 def readable(error: str) -> str:
     """llguidance's error in few words, short enough to pass on."""
-    text = error.replace("<non-verbose/>", "").strip()
+    text = error.replace("<non-verbose/>", "").partition("\n<backtrace>")[0].strip()
     text = text.replace("NoExtensionBias", "no token can continue the text")
     return text if len(text) <= MAX_WORDS else text[:MAX_WORDS] + "..."
 
@@ -63,6 +67,8 @@ class LlConstraint:
     compile_s: float
     """Processor time that compiling took."""
     relaxed_paths: tuple[str, ...]
+    forces: bool
+    """False: the grammar engine was told to force nothing."""
     _matcher: LLMatcher
     """At the beginning. Never moved."""
     spent: bool = attrs.field(default=False, init=False)
@@ -131,9 +137,16 @@ class LlGrammarState:
 
     def forced(self) -> Sequence[TokenId]:
         if self._forced is None:
-            tokens = () if self._complete else self._do(self._matcher.compute_ff_tokens)
+            is_asked = self._constraint.forces and not self._complete
+            tokens = self._do(self._compute_forced) if is_asked else ()
             self._forced = tuple(map(TokenId, tokens))
         return self._forced
+
+    def _compute_forced(self) -> Sequence[int]:
+        n_bytes = len(self._matcher.compute_ff_bytes())
+        if n_bytes > _MOST_FORCED_BYTES:
+            raise GenerationError(f"{_FAILED}: it forces a text of {n_bytes} bytes at once")
+        return self._matcher.compute_ff_tokens() if n_bytes else ()
 
     def take(self, token: TokenId) -> None:
         self._do(lambda: self._matcher.consume_token(token))

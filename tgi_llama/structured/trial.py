@@ -10,6 +10,7 @@ cost here, which must be little. After a moment the child gets the lowest priori
 streams keep their processors. It cannot get the old one back, and is replaced after that job.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -46,7 +47,8 @@ _LOW_PRIORITY = 5
 
 
 class TooCostly(Exception):
-    """The grammar cannot be compiled within the limits; says why."""
+    """The grammar was not compiled within the time and memory that there was; says why. Another
+    time, on a machine with less to do, it may be."""
 
 
 class _ChildDied(Exception):
@@ -100,21 +102,27 @@ class Trial:
     def judge(self, source: str, *, spent_s: float = 0.0) -> Verdict | None:
         """``source``: a list of grammars in llguidance's JSON, with ``SPECIAL`` for all tokens that
         it names by their ids. Blocks for ``timeout_s`` at most, less what the caller has
-        ``spent_s`` on the grammar already. None where this system lets us have no child.
+        ``spent_s`` on the grammar already. None where this system lets us have no child, or none
+        that gets as far as reading a job.
 
         Raises TooCostly where the child took too long, too much memory, or died of the grammar
         twice: the first time somebody else may have killed it.
         """
         job = json.dumps({"grammar": source, "limits": self.limits.for_parser_dict()}).encode()
         timeout_s = max(_LEAST_S, self.timeout_s - spent_s)
+        has_died = False
         for _attempt in range(2):
             child = self._take()
             if child is None:
                 return None
+            started = monotonic()
             try:
                 child.wait_ready()
+                started = monotonic()
                 verdict = child.judge(job, timeout_s)
             except _ChildDied:
+                has_died |= child.is_ready
+                timeout_s = max(_LEAST_S, timeout_s - (monotonic() - started))
                 self._discard(child)
                 continue
             except BaseException:
@@ -125,7 +133,10 @@ class Trial:
             else:
                 self._give_back(child)
             return verdict
-        raise TooCostly("compiling it takes too much memory or time")
+        if has_died or self._closed:
+            raise TooCostly("compiling it takes too much memory or time")
+        _log.warning("grammars are compiled without a trial: its process ends at its start")
+        return None
 
     def close(self) -> None:
         """Ends all children, busy ones too: their callers get TooCostly."""
@@ -141,16 +152,22 @@ class Trial:
         with self._lock:
             if self._closed:
                 raise TooCostly("the server is shutting down")
-            if self._idle:
-                child = self._idle.pop()
-            else:
-                try:
-                    child = _Child.start(self.command)
-                except OSError as error:
-                    _log.warning("grammars are compiled without a trial: %s", error)
-                    return None
+            try:
+                child = self._living_idle() or _Child.start(self.command)
+            except OSError as error:
+                _log.warning("grammars are compiled without a trial: %s", error)
+                return None
             self._busy.add(child)
             return child
+
+    def _living_idle(self) -> "_Child | None":
+        """The last used one. Whoever killed others meant no grammar of ours."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.process.poll() is None:
+                return child
+            child.end()
+        return None
 
     def _give_back(self, child: "_Child") -> None:
         with self._lock:
@@ -244,7 +261,8 @@ class _Child:
         if self.is_ready and not self.is_slowed:
             if poll.poll(1e3 * min(_PATIENCE_S, max(0.0, deadline - monotonic()))):
                 return
-            os.setpriority(os.PRIO_PROCESS, self.process.pid, _LOW_PRIORITY)
-            self.is_slowed = True
+            with contextlib.suppress(OSError):  # a sandbox may forbid it
+                os.setpriority(os.PRIO_PROCESS, self.process.pid, _LOW_PRIORITY)
+                self.is_slowed = True
         if not poll.poll(1e3 * max(0.0, deadline - monotonic())):
             raise TooCostly("compiling it takes too long")

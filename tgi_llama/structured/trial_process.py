@@ -2,12 +2,15 @@
 
 Started as a file by ``trial.Trial``, so it imports nothing of ours. Reads jobs from standard input,
 each a length (8 bytes, big endian) and as many bytes of JSON, and writes a line of JSON for each,
-after one that says that it is ready. Ends at the end of the input.
+after one that says that it is ready. Ends when nobody can write to the input any more.
 """
 
 import json
+import os
 import resource
+import select
 import sys
+import threading
 import time
 from typing import Any, BinaryIO, cast
 
@@ -21,6 +24,9 @@ _CPU_S = 3
 
 _GROWTH_BYTES = 512 * 2**20
 """Address space beyond what the process starts with; llguidance aborts where it gets no more."""
+
+_USUAL_BYTES = 2**30
+"""Of address space at the start, where the system does not tell."""
 
 
 class _ByteTokens:
@@ -37,12 +43,21 @@ class _ByteTokens:
 
 
 def main() -> None:
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
     _limit_memory()
     tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokens()))
     _write({"ready": True})
     while job := _read_job(sys.stdin.buffer):
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + _CPU_S, -1))
+        _limit(resource.RLIMIT_CPU, int(time.process_time()) + _CPU_S)
         _write(_try(tokenizer, job))
+
+
+def _end_with_the_server() -> None:
+    """Also in the middle of a job: who killed the server wants nothing of it to go on."""
+    hang_up = select.poll()
+    hang_up.register(sys.stdin, 0)
+    hang_up.poll()
+    os._exit(1)
 
 
 def _write(message: dict[str, object]) -> None:
@@ -80,9 +95,18 @@ def _rehearse(matcher: LLMatcher) -> None:
 
 
 def _limit_memory() -> None:
-    with open("/proc/self/statm") as statm:
-        size = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + _GROWTH_BYTES, -1))
+    try:
+        with open("/proc/self/statm") as statm:
+            size = int(statm.read().split()[0]) * resource.getpagesize()
+    except OSError:  # a container may have no /proc
+        size = _USUAL_BYTES
+    _limit(resource.RLIMIT_AS, size + _GROWTH_BYTES)
+
+
+def _limit(what: int, most: int) -> None:
+    """At most what this process may have anyway: only the administrator raises that."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 if __name__ == "__main__":

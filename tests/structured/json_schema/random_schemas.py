@@ -12,7 +12,7 @@ PATTERNS = [
     "^a", "^[a-z]+$", "\\d{2}", "a|^b", "^(x|y)?$", "\\w\\W", "\\s", "[^\\d]", "^.{1,3}$", "^\\S+$",
     "^[a-f]*$", "\\D",
 ]  # fmt: skip
-NAME_PATTERNS = ["^a", "^b", "^x-", "^[^ab]"]
+NAME_PATTERNS = ["^a", "^b", "^x-", "^[^ab]", "^\\w+$", "\\s", "^\\W", "\\d"]
 FORMATS = [
     "date", "time", "date-time", "email", "ipv4", "ipv6", "uuid", "uri", "hostname", "duration",
     "json-pointer",

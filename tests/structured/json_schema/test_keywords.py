@@ -56,6 +56,20 @@ CASES: dict[str, tuple[object, list[object], list[object]]] = {
         [{"n1": 5}, {"n2": 1}, {"xs": "x"}],
         [{"n1": 4}, {"n1": "x"}, {"n2": "x"}, {"q": 1}],
     ),
+    "patternProperties that dialects read differently": (
+        {"type": "object", "patternProperties": {"^\\w$": {"type": "integer"}}},
+        [{"a": 1}, {"é": 1}, {"ab": "x"}, {"-": "x"}],
+        [{"a": "x"}, {"é": "x"}],
+    ),
+    "patternProperties with classes of both kinds": (
+        {
+            "type": "object",
+            "patternProperties": {"^[^\\W]$": {"type": "integer"}},
+            "additionalProperties": False,
+        },
+        [{"a": 1}, {}],
+        [{"a": "x"}, {"-": 1}],
+    ),
     "propertyNames": (
         {"type": "object", "propertyNames": {"pattern": "^[a-c]+$"}},
         [{}, {"a": 1, "cab": 2}],

@@ -2,7 +2,8 @@
 trees that match whole strings.
 
 Where ECMA and Python read a class differently (``\\d``, ``\\w``, ``\\s`` beyond ASCII) the tree
-takes what both accept, so that a generated string satisfies validators of either kind. Anchors are
+takes what both accept, so that a generated string satisfies validators of either kind; or, where
+that is asked for (``wide``), what either accepts. Anchors are
 resolved here: ``^a|b$`` becomes "a and anything, or anything and b".
 """
 
@@ -95,8 +96,9 @@ CLASS_ESCAPES: dict[str, tuple[tuple[Item, ...] | None, tuple[Item, ...]]] = {
 class _Parser:
     """Recursive descent over one pattern."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, wide: bool) -> None:
         self._source = source
+        self._wide = wide
         self._at = 0
         self._nesting = 0
 
@@ -190,7 +192,7 @@ class _Parser:
         sign = self._peek()
         if sign and sign in CLASS_ESCAPES:
             self._at += 1
-            items, _ = CLASS_ESCAPES[sign]
+            items = CLASS_ESCAPES[sign][self._wide]
             return Chars(("word+",), negated=True) if items is None else Chars(items)
         if sign and sign in "pP":
             return Chars((self._category(),))
@@ -280,8 +282,7 @@ class _Parser:
             return (self._category(),)
         if escaped and escaped in CLASS_ESCAPES:
             self._at += 1
-            small, large = CLASS_ESCAPES[escaped]
-            chosen = large if negated else small
+            chosen = CLASS_ESCAPES[escaped][negated is not self._wide]
             if chosen is None:
                 raise self._unsupported("\\W beside other characters")
             return chosen
@@ -361,8 +362,9 @@ def _checked(found: list[_Anchored]) -> list[_Anchored]:
     return found
 
 
-def compiled(source: str) -> Pattern | None:
-    """The pattern, or None if no string can match it.
+def compiled(source: str, *, wide: bool = False) -> Pattern | None:
+    """The pattern, or None if no string can match it. ``wide``: with all that either dialect takes
+    a class for.
 
     Raises UnsupportedPattern for lookarounds, back references, word boundaries and the like, and
     ValidationError for what is no pattern.
@@ -377,7 +379,7 @@ def compiled(source: str) -> Pattern | None:
                 *(() if found.end else (ANY_TEXT,)),
             )
         )
-        for found in _split(_Parser(source).parse())
+        for found in _split(_Parser(source, wide=wide).parse())
     ]
     if not options:
         return None

@@ -15,6 +15,7 @@ from .algebra import Effort
 from .definitions import Definitions
 from .document import Document
 from .emission import Emission
+from .forced import Forced
 from .gaps import Gaps
 from .reader import Reader
 from .shapes import Never
@@ -38,6 +39,8 @@ class Normalised:
     """Keywords that are not enforced; empty unless that was asked for."""
     ignored_paths: tuple[str, ...] = ()
     """Keywords and formats that no standard gives a meaning to."""
+    most_forced: int = 0
+    """Characters that it may force at once: see ``forced``."""
 
 
 def normalise(schema: object, *, field: str, relaxed: bool = False) -> Normalised:
@@ -58,6 +61,7 @@ def normalise(schema: object, *, field: str, relaxed: bool = False) -> Normalise
         if not definitions.is_satisfiable(shape):
             raise _unsatisfiable(shape, field=field)
         written = Emission(definitions, gaps, effort).document(shape)
+        most_forced = Forced(definitions).most(shape)
     except RecursionError:  # the bounds on depth are below Python's own, unless the stack is full
         raise ValidationError("the schema is nested too deeply", field=field) from None
     except ValidationError as error:
@@ -68,6 +72,7 @@ def normalise(schema: object, *, field: str, relaxed: bool = False) -> Normalise
         schema={} if written is True else written,
         relaxed_paths=tuple(gaps.dropped),
         ignored_paths=tuple(gaps.ignored),
+        most_forced=most_forced,
     )
 
 
