@@ -137,7 +137,7 @@ class Round:
 
         async def client() -> None:
             nonlocal n_sent
-            while self._is_more_wanted(n_sent, time.perf_counter()):
+            while self._is_more_wanted(n_sent, time.perf_counter() - self.started):
                 n_sent += 1
                 sample = await self.send(make_job())
                 if sample.failure is not None:
@@ -149,17 +149,20 @@ class Round:
 
     async def _drive_open(self, load: Open, make_job: Callable[[], Job]) -> None:
         n_sent = 0
-        due = self.started
+        offset_s = 0.0  # from the start: sums with the clock's reading would not be exact
         async with trio.open_nursery() as nursery:
-            while self._is_more_wanted(n_sent, due):
+            while self._is_more_wanted(n_sent, offset_s):
                 job = make_job()
+                due = self.started + offset_s
                 await trio.sleep(max(0, due - time.perf_counter()))
                 nursery.start_soon(self.measure, job, self.begin(job, due=due))
                 n_sent += 1
-                is_fixed = load.arrival == "fixed"
-                due += 1 / load.rate if is_fixed else self.prompts.gap_s(load.rate)
+                if load.arrival == "fixed":
+                    offset_s = n_sent / load.rate
+                else:
+                    offset_s += self.prompts.gap_s(load.rate)
 
-    def _is_more_wanted(self, n_sent: int, now: float) -> bool:
+    def _is_more_wanted(self, n_sent: int, elapsed_s: float) -> bool:
         if self.shape.duration_s:
-            return now - self.started < self.shape.duration_s
+            return elapsed_s < self.shape.duration_s
         return n_sent < self.n_requests

@@ -6,8 +6,9 @@ llguidance counts most of its work and stops at a limit, but not all: the inters
 patterns or a ``multipleOf`` of a million takes minutes or gigabytes, and a thread that compiles
 cannot be stopped. So each grammar that is not known is compiled by a child first. The child is
 killed when it takes too long, may not take much memory, and what it reports is what compiling will
-cost here, which must be little. After a moment the child gets the lowest priority, so that running
-streams keep their processors. It cannot get the old one back, and is replaced after that job.
+cost here, which must be little. After a moment the child gets a lower priority, so that running
+streams keep most of their processors: with the lowest, what is accepted on an idle server would be
+refused on a busy one. It cannot get the old one back, and is replaced after that job.
 """
 
 import contextlib
