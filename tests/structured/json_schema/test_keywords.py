@@ -57,9 +57,24 @@ CASES: dict[str, tuple[object, list[object], list[object]]] = {
         [{"n1": 4}, {"n1": "x"}, {"n2": "x"}, {"q": 1}],
     ),
     "patternProperties that dialects read differently": (
-        {"type": "object", "patternProperties": {"^\\w$": {"type": "integer"}}},
-        [{"a": 1}, {"é": 1}, {"ab": "x"}, {"-": "x"}],
-        [{"a": "x"}, {"é": "x"}],
+        {
+            "type": "object",
+            "properties": {"ü": {"minimum": 2}},
+            "patternProperties": {"^\\w$": {"type": "integer"}},
+        },
+        [{"a": 1}, {"é": 1}, {"ü": 2}, {"ab": "x"}, {"-": "x"}],
+        [{"a": "x"}, {"é": "x"}, {"ü": 1}, {"ü": "x"}],
+    ),
+    "patternProperties that are merged": (
+        {
+            "type": "object",
+            "allOf": [
+                {"patternProperties": {"^\\w$": {"type": "integer"}}},
+                {"patternProperties": {"^\\w$": {}}, "additionalProperties": False},
+            ],
+        },
+        [{"a": 1}, {}],
+        [{"a": "x"}, {"é": "x"}, {"-": 1}],
     ),
     "patternProperties with classes of both kinds": (
         {

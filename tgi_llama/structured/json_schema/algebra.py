@@ -217,7 +217,10 @@ class Algebra:
         if name in shape.properties:
             return shape.properties[name]
         matching = [value for key, value in shape.patterns if self.matches(key, name)]
-        return self.all_of(matching, at=at) if matching else shape.additional
+        nearly = [
+            value for key, value in shape.patterns if key.wide and self.matches(key.wide, name)
+        ]
+        return self.all_of([*(matching or [shape.additional]), *nearly], at=at)
 
 
 def item_of(shape: Array, index: int) -> Shape:

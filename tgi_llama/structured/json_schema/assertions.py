@@ -12,7 +12,6 @@ from . import ecma, formats, pattern
 from .algebra import Algebra, item_of, make_array, make_number, make_object, make_text
 from .document import Place
 from .gaps import Gaps
-from .overlap import first_overlap
 from .paths import child
 from .shapes import (
     ANYTHING,
@@ -268,13 +267,19 @@ class Assertions:
             additional = self.subschema(member(node, "additionalProperties", place))
         elif "unevaluatedProperties" in node:
             additional = self._unevaluated("unevaluatedProperties", node, place)
-        patterns = self._patterns_of_names(node, place, wide=isinstance(additional, Anything))
+        patterns: list[tuple[pattern.Pattern, Shape]] = []
+        for source, one in members(node, "patternProperties", place):
+            compiled = self._compiled(source, at=one.path)
+            if isinstance(compiled, pattern.Pattern):
+                patterns.append((self._widened(source, compiled), self.subschema(one)))
         shape = Object(patterns=tuple(patterns), additional=additional, at=place.path)
         properties: dict[str, Shape] = {}
         for name, one in members(node, "properties", place):
             own = self.subschema(one)
             if patterns:
-                others = [value for key, value in patterns if self.algebra.matches(key, name)]
+                others = [
+                    value for key, value in patterns if self.algebra.matches(key.wide or key, name)
+                ]
                 own = self.algebra.all_of([own, *others], at=one.path)
             properties[name] = own
         for name in required:
@@ -291,30 +296,14 @@ class Assertions:
             shape = self._named(shape, member(node, "propertyNames", place))
         return make_object(shape)
 
-    def _patterns_of_names(
-        self, node: Node, place: Place, *, wide: bool
-    ) -> list[tuple[pattern.Pattern, Shape]]:
-        """``wide``: other names may have any value. Then names that one dialect alone matches may
-        as well have what the pattern wants, and validators of either kind are satisfied."""
-        found: list[tuple[pattern.Pattern, Shape]] = []
-        wider: list[pattern.Pattern] = []
-        for source, one in members(node, "patternProperties", place):
-            compiled = self._compiled(source, at=one.path)
-            if isinstance(compiled, pattern.Pattern):
-                found.append((compiled, self.subschema(one)))
-                wider.append(self._widened(source, compiled) if wide else compiled)
-        is_same = wider == [one for one, _ in found]
-        if is_same or first_overlap(wider, self.algebra.effort.spend) is not None:
-            return found
-        return [(either, value) for either, (_, value) in zip(wider, found, strict=True)]
-
     def _widened(self, source: str, narrow: pattern.Pattern) -> pattern.Pattern:
-        """The pattern with all that either dialect matches, where that can be written."""
+        """The pattern with its ``wide`` one, where that can be written."""
         self.algebra.effort.spend(1 + len(source) // 4)
         try:
-            return ecma.compiled(source, wide=True) or narrow
+            wide = ecma.compiled(source, wide=True)
         except ecma.UnsupportedPattern:
             return narrow
+        return narrow if wide in (None, narrow) else attrs.evolve(narrow, wide=wide)
 
     def _named(self, shape: Object, place: Place) -> Object:
         """The object with names restricted to those that ``propertyNames`` allows."""

@@ -173,9 +173,9 @@ class Emission:
         }
         base: dict[str, object] = {"type": "object", "properties": properties}
         if shape.patterns:
-            self._check_overlaps(shape)
             base["patternProperties"] = {
-                key.text: self.schema(value, level=level + 1) for key, value in shape.patterns
+                key.text: self.schema(value, level=level + 1)
+                for key, (_, value) in zip(self._keys(shape), shape.patterns, strict=True)
             }
         additional = self.schema(shape.additional, level=level + 1)
         if additional is not True:
@@ -183,8 +183,19 @@ class Emission:
         variants = list(self._variants(shape, base))
         return variants[0] if len(variants) == 1 else {"anyOf": variants}
 
-    def _check_overlaps(self, shape: Object) -> None:
-        found = first_overlap([one for one, _ in shape.patterns], self.effort.spend)
+    def _keys(self, shape: Object) -> list[Pattern]:
+        """Where other names may have any value, those that one dialect alone matches may as well
+        have what the pattern wants: validators of either kind are satisfied then."""
+        narrow = [one for one, _ in shape.patterns]
+        wide = [one.wide or one for one in narrow]
+        is_open = isinstance(shape.additional, Anything)
+        if is_open and wide != narrow and first_overlap(wide, self.effort.spend) is None:
+            return wide
+        self._check_overlaps(shape, narrow)
+        return narrow
+
+    def _check_overlaps(self, shape: Object, patterns: list[Pattern]) -> None:
+        found = first_overlap(patterns, self.effort.spend)
         if found is not None:
             raise ValidationError(
                 "patterns that match one name cannot be enforced:"

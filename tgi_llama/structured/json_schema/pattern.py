@@ -63,6 +63,8 @@ class Pattern:
 
     node: Node = attrs.field(eq=False)
     source: str = attrs.field(default="", eq=False)
+    wide: "Pattern | None" = attrs.field(default=None, eq=False, repr=False)
+    """For names: with what either dialect matches, where that is more."""
     text: str = attrs.field(init=False)
     """For llguidance: anchored, every class and literal spelled out."""
     shortest: int = attrs.field(init=False, eq=False)
