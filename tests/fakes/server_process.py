@@ -1,6 +1,7 @@
 """A real server in a process of its own."""
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -76,9 +77,10 @@ class ServerProcess:
         return await self.stopped()
 
     async def close(self) -> None:
-        """Ends the process if it still runs, and closes everything that leads to it."""
+        """Ends the process if it still runs, its workers too, and closes everything that leads to
+        it."""
         with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         for client in self._clients:
             await client.close()
@@ -111,6 +113,7 @@ async def running(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,  # a group of its own, which ends as a whole
     )
     server = ServerProcess(process)
     try:
