@@ -48,8 +48,8 @@ from tgi_llama.server.app import create_app
 from tgi_llama.server.listener import HttpServer, bind
 from tgi_llama.server.metrics_app import create_metrics_app
 from tgi_llama.server.services import Services, Settings
-from tgi_llama.structured.engine import LlGrammarCompiler
 from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.ll_compiler import LlGrammarCompiler
 from tgi_llama.structured.trial import Trial
 from tgi_llama.text.chat_template import ChatTemplates
 from tgi_llama.text.template_files import GgufTemplates, load_chat_template

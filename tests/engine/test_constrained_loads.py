@@ -11,11 +11,11 @@ import jsonschema
 import pytest
 from fakes.letter_grammars import RealGrammar, letter_vocabulary
 from fakes.playbook import Playbook, a_request
+from fakes.random_load import KINDS, run_random_load
 from fakes.runner import EOS, FakeRunner, noisy
 
 from tgi_llama.engine.guide import Guide
 from tgi_llama.engine.sampler import Sampler, log_sum_exp
-from tgi_llama.errors import DecodeAborted, DecodeFailed, InvalidBatch, OutOfCells
 from tgi_llama.generation import (
     Failed,
     GenerationRequest,
@@ -152,9 +152,6 @@ def play_of(kind: str, rng: random.Random, *, fast_forward: bool = True) -> Play
     return play
 
 
-KINDS = ("streams", "streams uncuttable", "unified", "unified uncuttable")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(12))
 def test_random_load_gives_what_each_request_gives_alone(
@@ -163,22 +160,7 @@ def test_random_load_gives_what_each_request_gives_alone(
     rng = random.Random(f"{seed} {kind}")
     play = play_of(kind, rng, fast_forward=rng.random() < 0.8)
     plays.append(play)
-    requests: dict[RequestId, GenerationRequest] = {}
-    for _ in range(60):
-        if rng.random() < 0.4:
-            branches = [request_of(rng)] * rng.choice([1, 1, 1, 3])
-            requests.update(zip(play.submit_together(branches), branches, strict=True))
-        if requests and rng.random() < 0.05:
-            play.cancel(rng.choice(list(requests)))
-        if rng.random() < 0.1:
-            play.runner.failures.append(rng.choice([DecodeAborted("a"), OutOfCells("o"), None]))
-        if rng.random() < 0.02:
-            play.runner.failures.append(rng.choice([InvalidBatch("i"), DecodeFailed("f")]))
-        if not play.scheduler.is_idle or not play.commands.empty():
-            play.step()
-    play.runner.failures.clear()
-    play.run_until_idle()
-    play.check_all_over()
+    requests = run_random_load(play, rng, request_of)
     n_whole = 0
     for request_id, request in requests.items():
         expected = alone(request, fast_forward=play.fast_forward)

@@ -3,6 +3,7 @@
 import attrs
 import pytest
 from fakes.cache_play import (
+    STEM,
     Budget,
     RefusingRunner,
     a_play,
@@ -11,6 +12,7 @@ from fakes.cache_play import (
     played,
     probe,
     wants,
+    with_tail,
 )
 from fakes.playbook import Playbook, alone
 from fakes.runner import noisy
@@ -21,12 +23,6 @@ from tgi_llama.errors import OutOfCells, RequestCancelled, ShuttingDown
 from tgi_llama.generation import CacheOutcome, GenerationRequest, RequestId, TokenEvent
 
 MEMORIES = pytest.mark.parametrize("can_cut", [True, False])
-
-STEM = own(0, 40)
-
-
-def with_tail(number: int, *, n_tail: int = 8) -> list[int]:
-    return STEM + own(30 + number, n_tail)
 
 
 def test_newcomer_without_cells_leaves_again_rather_than_fail() -> None:

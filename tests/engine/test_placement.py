@@ -3,6 +3,7 @@
 import attrs
 import pytest
 from fakes.cache_play import (
+    STEM,
     Budget,
     RefusingRunner,
     a_play,
@@ -12,6 +13,7 @@ from fakes.cache_play import (
     probe,
     slots_of,
     wants,
+    with_tail,
 )
 from fakes.playbook import Playbook, alone
 from fakes.runner import noisy
@@ -21,13 +23,6 @@ from tgi_llama.engine.model_runner import SavedState, SlotId
 from tgi_llama.generation import CacheOutcome
 
 LAYOUTS = pytest.mark.parametrize("layout", ["streams", "unified"])
-
-STEM = own(0, 40)
-
-
-def with_tail(number: int, *, n_tail: int = 8) -> list[int]:
-    return STEM + own(30 + number, n_tail)
-
 
 # Eviction and host memory
 

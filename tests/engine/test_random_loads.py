@@ -9,11 +9,12 @@ import attrs
 import pytest
 from fakes.cache_play import SavingRunner, own, wants
 from fakes.playbook import Playbook, Unbounded, a_request, alone
+from fakes.random_load import KINDS, run_random_load
 from fakes.runner import noisy
 
 from tgi_llama.engine import slot_cells
 from tgi_llama.engine.sequence import Phase, Sequence
-from tgi_llama.errors import DecodeAborted, DecodeFailed, InvalidBatch, OutOfCells
+from tgi_llama.errors import DecodeAborted, OutOfCells
 from tgi_llama.generation import Failed, GenerationRequest, RequestId, SamplingParameters
 
 MOST_TOKENS = 60
@@ -80,30 +81,12 @@ def assert_given_or_failed(play: Playbook, requests: Mapping[RequestId, Generati
     assert n_whole > len(requests) / 2
 
 
-KINDS = ("streams", "streams uncuttable", "unified", "unified uncuttable")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(16))
 def test_random_load_gives_what_each_request_gives_alone(seed: int, kind: str) -> None:
     rng = random.Random(f"{seed} {kind}")
     play = play_of(kind, rng)
-    requests: dict[RequestId, GenerationRequest] = {}
-    for _ in range(60):
-        if rng.random() < 0.4:
-            branches = [request_of(rng)] * rng.choice([1, 1, 1, 3])
-            requests.update(zip(play.submit_together(branches), branches, strict=True))
-        if requests and rng.random() < 0.05:
-            play.cancel(rng.choice(list(requests)))
-        if rng.random() < 0.1:
-            play.runner.failures.append(rng.choice([DecodeAborted("a"), OutOfCells("o"), None]))
-        if rng.random() < 0.02:
-            play.runner.failures.append(rng.choice([InvalidBatch("i"), DecodeFailed("f")]))
-        if not play.scheduler.is_idle or not play.commands.empty():
-            play.step()
-    play.runner.failures.clear()
-    play.run_until_idle()
-    play.check_all_over()
+    requests = run_random_load(play, rng, request_of)
     assert_given_or_failed(play, requests)
 
 

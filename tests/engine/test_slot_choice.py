@@ -4,6 +4,7 @@ import random
 
 import pytest
 from fakes.cache_play import (
+    STEM,
     RefusingRunner,
     a_play,
     assert_given,
@@ -12,18 +13,13 @@ from fakes.cache_play import (
     probe,
     slots_of,
     wants,
+    with_tail,
 )
 from fakes.playbook import Playbook, alone
 
 from tgi_llama.generation import CacheOutcome, GenerationRequest, RequestId
 
 LAYOUTS = pytest.mark.parametrize("layout", ["streams", "unified"])
-
-STEM = own(0, 40)
-
-
-def with_tail(number: int, *, n_tail: int = 8) -> list[int]:
-    return STEM + own(30 + number, n_tail)
 
 
 def placed(play: Playbook, prompt: list[int], n: int = 4) -> int | None:

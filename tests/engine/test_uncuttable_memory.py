@@ -2,6 +2,7 @@
 
 import pytest
 from fakes.cache_play import (
+    STEM,
     a_play,
     assert_given,
     own,
@@ -17,8 +18,6 @@ from tgi_llama.generation import CacheOutcome, Failed
 
 LAYOUTS = pytest.mark.parametrize("layout", ["streams", "unified"])
 MEMORIES = pytest.mark.parametrize("can_cut", [True, False])
-
-STEM = own(0, 40)
 
 
 def chat(*messages: list[int]) -> list[int]:

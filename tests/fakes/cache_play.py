@@ -135,6 +135,15 @@ def own(number: int, n_tokens: int) -> list[int]:
     return [2 + number, *(2 + (number * 7 + i) % 60 for i in range(n_tokens - 1))]
 
 
+STEM = own(0, 40)
+"""What prompts have in common."""
+
+
+def with_tail(number: int, *, n_tail: int = 8) -> list[int]:
+    """The stem and something that no other number has."""
+    return STEM + own(30 + number, n_tail)
+
+
 def played(play: Playbook, *requests: GenerationRequest) -> list[RequestId]:
     """Each is submitted when the one before has ended."""
     ids = []

@@ -8,8 +8,8 @@ import numpy as np
 from tgi_llama.errors import GenerationError, ValidationError
 from tgi_llama.generation import Constraint, GrammarState, TokenId
 from tgi_llama.llama.vocab import Vocab
-from tgi_llama.structured.engine import LlGrammarCompiler
 from tgi_llama.structured.grammar import Grammar
+from tgi_llama.structured.ll_compiler import LlGrammarCompiler
 from tgi_llama.structured.trial import Trial
 from tgi_llama.structured.vocabulary import GrammarVocabulary
 

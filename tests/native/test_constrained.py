@@ -22,9 +22,9 @@ from tgi_llama.generation import (
     TokenId,
 )
 from tgi_llama.llama.grammar_vocab import read_grammar_vocabulary
-from tgi_llama.structured.engine import LlGrammarCompiler
 from tgi_llama.structured.grammar import JsonSchemaGrammar
 from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.ll_compiler import LlGrammarCompiler
 from tgi_llama.structured.trial import Trial
 
 SCHEMA = {

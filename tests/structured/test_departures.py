@@ -12,9 +12,9 @@ from fakes.engine import FakeEngine
 from fakes.grammars import Bench
 
 from tgi_llama.admission import Admission, ValidationWorkers
-from tgi_llama.structured.engine import LlGrammarCompiler, _content
 from tgi_llama.structured.grammar import RegexGrammar
 from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.ll_compiler import LlGrammarCompiler, _content
 from tgi_llama.structured.trial import Trial
 
 # Says through one pipe that a job has begun, and waits at another until it may answer.

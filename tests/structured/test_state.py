@@ -6,9 +6,9 @@ from fakes.grammars import Bench
 
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import GrammarState, TokenId
-from tgi_llama.structured.engine import LlGrammarCompiler
 from tgi_llama.structured.grammar import LarkGrammar, RegexGrammar
 from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.ll_compiler import LlGrammarCompiler
 from tgi_llama.structured.trial import Trial
 
 EXHAUSTING = RegexGrammar(pattern="(a{1,1000}){1,1000}", field="f")

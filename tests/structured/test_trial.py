@@ -123,8 +123,14 @@ def test_process_that_dies_of_a_grammar_is_started_twice_and_no_more() -> None:
         trial.judge(lark('start: "a"'))
 
 
-def test_processor_time_counts_from_the_start_of_a_job_and_slows_the_process_down() -> None:
-    with stub("import time; time.sleep(0.3); print('{bad', flush=True)") as trial:
+def test_process_that_takes_long_is_slowed_down_and_not_used_again() -> None:
+    # It answers when it has been slowed down, and not before.
+    waiting = (
+        "import os, time; usual = os.getpriority(os.PRIO_PROCESS, 0)\n"
+        "    while os.getpriority(os.PRIO_PROCESS, 0) == usual: time.sleep(0.001)\n"
+        "    print('{bad', flush=True)"
+    )
+    with stub(waiting, timeout_s=30.0) as trial:
         trial.warm_up()
         (child,) = trial._idle
         with pytest.raises(ValueError, match="property name"):
@@ -188,14 +194,21 @@ def test_process_that_never_starts_is_no_fault_of_the_grammar(
 
 
 def test_system_that_forbids_priorities_lets_grammars_be_tried(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    asked = tmp_path / "asked"
+
     def forbidden(_which: int, _who: int, _priority: int) -> None:
+        asked.touch()
         raise PermissionError
 
     monkeypatch.setattr(os, "setpriority", forbidden)
     answer = '{"error": "", "compiled": true, "compile_s": 0.2}'
-    with stub(f"import time; time.sleep(0.2); print({answer!r}, flush=True)") as trial:
+    waiting = (
+        f"import os, time\n    while not os.path.exists({str(asked)!r}): time.sleep(0.001)\n"
+        f"    print({answer!r}, flush=True)"
+    )
+    with stub(waiting, timeout_s=30.0) as trial:
         verdict = trial.judge(lark('start: "a"'))
     assert verdict is not None
     assert verdict.compile_s == 0.2

@@ -3,7 +3,7 @@
 import attrs
 
 from tgi_llama.structured.grammar import ChoiceGrammar, JsonSchemaGrammar
-from tgi_llama.turns.parts import TurnRequest, TurnTool
+from tgi_llama.turns.parts import ParserFactory, TurnFormat, TurnRequest, TurnTool
 
 WEATHER_SCHEMA = {
     "type": "object",
@@ -61,3 +61,10 @@ TOOL_OBJECTS = tuple(
     for tool in TOOLS
 )
 """The tools as a chat template sees them."""
+
+
+def parser_of(turn_format: TurnFormat) -> ParserFactory:
+    """Reads turns that may call the tools."""
+    plan = turn_format.plan(AUTO)
+    assert plan.make_parser is not None
+    return plan.make_parser

@@ -3,9 +3,9 @@ import pytest
 
 from tgi_llama.turns.command_r import CommandRCalls
 from tgi_llama.turns.formats import MarkedFormat
-from tgi_llama.turns.parts import ParserFactory, TurnRequest, TurnTool
+from tgi_llama.turns.parts import TurnRequest, TurnTool
 
-from .examples import AUTO, REQUESTS
+from .examples import AUTO, REQUESTS, parser_of
 from .harness import Call, Turn, check_cut_off, check_reading
 from .walks import Walker, check_walks
 
@@ -60,26 +60,20 @@ BROKEN = [
 ]
 
 
-def parser() -> ParserFactory:
-    plan = COMMAND_R.plan(AUTO)
-    assert plan.make_parser is not None
-    return plan.make_parser
-
-
 @pytest.mark.parametrize(("text", "expected"), TEXTS)
 def test_read_a_text_gives_its_parts(text: str, expected: Turn) -> None:
-    check_reading(parser(), text, expected)
-    check_cut_off(parser(), text, ("```json",))
+    check_reading(parser_of(COMMAND_R), text, expected)
+    check_cut_off(parser_of(COMMAND_R), text, ("```json",))
 
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_read_broken_markup_is_content(text: str) -> None:
-    check_reading(parser(), f"So: {text}", Turn(f"So: {text}", failed=True))
+    check_reading(parser_of(COMMAND_R), f"So: {text}", Turn(f"So: {text}", failed=True))
 
 
 def test_read_a_list_that_breaks_keeps_its_first_call() -> None:
     text = written(PARIS).replace("\n]", "\n and so on")
-    check_reading(parser(), text, Turn("and so on```", (PARIS_CALL,), failed=True))
+    check_reading(parser_of(COMMAND_R), text, Turn("and so on```", (PARIS_CALL,), failed=True))
 
 
 def test_read_a_tool_called_directly_answer_is_one() -> None:

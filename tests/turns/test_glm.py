@@ -3,9 +3,9 @@ import pytest
 
 from tgi_llama.turns.formats import MarkedFormat
 from tgi_llama.turns.glm import GlmCalls
-from tgi_llama.turns.parts import ParserFactory, TurnRequest, TurnTool
+from tgi_llama.turns.parts import TurnRequest, TurnTool
 
-from .examples import AUTO, REQUESTS
+from .examples import AUTO, REQUESTS, parser_of
 from .harness import Call, Turn, check_cut_off, check_reading
 from .test_qwen_coder import FORM
 from .walks import Walker, check_walks
@@ -60,27 +60,21 @@ BROKEN = [
 ]
 
 
-def parser() -> ParserFactory:
-    plan = GLM.plan(AUTO)
-    assert plan.make_parser is not None
-    return plan.make_parser
-
-
 @pytest.mark.parametrize(("text", "expected"), TEXTS)
 def test_read_a_text_gives_its_parts(text: str, expected: Turn) -> None:
-    check_reading(parser(), text, expected)
-    check_cut_off(parser(), text, MARKS)
+    check_reading(parser_of(GLM), text, expected)
+    check_cut_off(parser_of(GLM), text, MARKS)
 
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_read_broken_markup_is_content(text: str) -> None:
-    check_reading(parser(), f"So: {text}", Turn(f"So: {text}", failed=True))
+    check_reading(parser_of(GLM), f"So: {text}", Turn(f"So: {text}", failed=True))
 
 
 def test_read_markup_that_breaks_after_its_name_keeps_the_call() -> None:
     text = "<tool_call>time\n<arg_key>a</arg_key> 3</tool_call>"
     expected = Turn("3</tool_call>", (Call("time", ""),), failed=True)
-    check_reading(parser(), text, expected)
+    check_reading(parser_of(GLM), text, expected)
 
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)

@@ -2,10 +2,10 @@ import attrs
 import pytest
 
 from tgi_llama.turns.formats import MarkedFormat
-from tgi_llama.turns.parts import ParserFactory, TurnRequest
+from tgi_llama.turns.parts import TurnRequest
 from tgi_llama.turns.phi import PhiCalls
 
-from .examples import AUTO, REQUESTS
+from .examples import AUTO, REQUESTS, parser_of
 from .harness import Call, Turn, check_cut_off, check_reading
 from .walks import Walker, check_walks
 
@@ -42,26 +42,20 @@ BROKEN = [
 ]
 
 
-def parser() -> ParserFactory:
-    plan = PHI.plan(AUTO)
-    assert plan.make_parser is not None
-    return plan.make_parser
-
-
 @pytest.mark.parametrize(("text", "expected"), TEXTS)
 def test_read_a_text_gives_its_parts(text: str, expected: Turn) -> None:
-    check_reading(parser(), text, expected)
-    check_cut_off(parser(), text, (*MARKS, "functools["))
+    check_reading(parser_of(PHI), text, expected)
+    check_cut_off(parser_of(PHI), text, (*MARKS, "functools["))
 
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_read_broken_markup_is_content(text: str) -> None:
-    check_reading(parser(), f"So: {text}", Turn(f"So: {text}", failed=True))
+    check_reading(parser_of(PHI), f"So: {text}", Turn(f"So: {text}", failed=True))
 
 
 def test_read_a_list_that_breaks_keeps_its_first_call() -> None:
     text = f"functools[{PARIS}; {TIME}]"
-    check_reading(parser(), text, Turn(f"; {TIME}]", (PARIS_CALL,), failed=True))
+    check_reading(parser_of(PHI), text, Turn(f"; {TIME}]", (PARIS_CALL,), failed=True))
 
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)

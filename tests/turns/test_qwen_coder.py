@@ -10,10 +10,10 @@ from jsonschema import Draft202012Validator
 from tgi_llama.errors import ValidationError
 from tgi_llama.structured.grammar import CompositeGrammar, JsonSchemaGrammar
 from tgi_llama.turns.formats import MarkedFormat
-from tgi_llama.turns.parts import ParserFactory, TurnRequest, TurnTool
+from tgi_llama.turns.parts import TurnRequest, TurnTool
 from tgi_llama.turns.qwen_coder import QwenCoderCalls
 
-from .examples import AUTO, REQUESTS
+from .examples import AUTO, REQUESTS, parser_of
 from .harness import Call, Turn, check_cut_off, check_reading, read
 from .walks import Walker, check_walks
 
@@ -105,21 +105,15 @@ BROKEN = [
 ]
 
 
-def parser() -> ParserFactory:
-    plan = CODER.plan(AUTO)
-    assert plan.make_parser is not None
-    return plan.make_parser
-
-
 @pytest.mark.parametrize(("text", "expected"), TEXTS)
 def test_read_a_text_gives_its_parts(text: str, expected: Turn) -> None:
-    check_reading(parser(), text, expected)
-    check_cut_off(parser(), text, MARKS)
+    check_reading(parser_of(CODER), text, expected)
+    check_cut_off(parser_of(CODER), text, MARKS)
 
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_read_broken_markup_is_content(text: str) -> None:
-    check_reading(parser(), f"So: {text}", Turn(f"So: {text}", failed=True))
+    check_reading(parser_of(CODER), f"So: {text}", Turn(f"So: {text}", failed=True))
 
 
 def test_read_markup_that_breaks_after_its_name_keeps_the_call() -> None:
@@ -127,11 +121,11 @@ def test_read_markup_that_breaks_after_its_name_keeps_the_call() -> None:
     expected = Turn(
         "and so on\n</tool_call>", (Call("get_weather", '{"city": "Paris"'),), failed=True
     )
-    check_reading(parser(), text, expected)
+    check_reading(parser_of(CODER), text, expected)
 
 
 def test_read_a_string_is_given_out_as_it_comes() -> None:
-    parser_ = parser()()
+    parser_ = parser_of(CODER)()
     beginning = "<tool_call>\n<function=get_weather>\n<parameter=city>\nSaint-"
     parts = [*parser_.push(beginning), *parser_.push("Denis\n</par"), *parser_.push("t")]
     texts = [part.text for part in parts[1:]]
@@ -244,7 +238,7 @@ def test_grammar_allows_what_the_template_shows() -> None:
 
 @given(city=st.text().filter(lambda text: "</parameter>" not in text), days=st.integers())
 def test_read_any_text_is_what_was_written(city: str, days: int) -> None:
-    turn = read(parser(), [written("get_weather", city=city, days=str(days))])
+    turn = read(parser_of(CODER), [written("get_weather", city=city, days=str(days))])
     (call,) = turn.calls
     assert call.value == {"city": city, "days": days}
     assert not turn.failed

@@ -19,7 +19,7 @@ from tgi_llama.wire.openai_responses import (
     Usage,
 )
 
-from .chat_turns import TurnReader, delta_of, finish_reason
+from .chat_turns import AnswerReader, delta_of, finish_reason
 from .openai_frames import Answer, OpenAiFrames, frame_pattern
 from .openai_logprobs import chat_logprob
 from .sse import frame
@@ -95,7 +95,7 @@ class TurnFrames(ChatFrames):
     ) -> None:
         super().__init__(answer, prepared)
         self._metrics = metrics
-        self._readers = [TurnReader(one.make_parser) for one in prepared if one.make_parser]
+        self._readers = [AnswerReader(one.make_parser) for one in prepared if one.make_parser]
         self._unlisted: list[list[TokenLogprob]] = [[] for _ in prepared]
         """Tokens of which no chunk has told yet."""
         self._part_patterns: dict[tuple[int, type, int], bytes] = {}

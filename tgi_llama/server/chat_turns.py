@@ -52,7 +52,7 @@ def new_call_id() -> str:
     return f"call_{secrets.token_hex(12)}"
 
 
-class TurnReader:
+class AnswerReader:
     """Reads the turn of one generation, piece by piece."""
 
     def __init__(self, make_parser: ParserFactory) -> None:
@@ -152,11 +152,11 @@ class WholeTurn:
 
     message: ChatMessage
     finish_reason: OpenAiFinishReason
-    reader: TurnReader | None
+    reader: AnswerReader | None
     """None where there was nothing to take apart."""
 
     def report(self, metrics: Metrics) -> None:
-        """As ``TurnReader.report``."""
+        """As ``AnswerReader.report``."""
         if self.reader is not None:
             self.reader.report(metrics)
 
@@ -167,7 +167,7 @@ def whole_turn(result: Collected) -> WholeTurn:
     if result.prepared.make_parser is None:
         message = ChatMessage(content=result.text)
         return WholeTurn(message=message, finish_reason=finish_reason(reason), reader=None)
-    reader = TurnReader(result.prepared.make_parser)
+    reader = AnswerReader(result.prepared.make_parser)
     last = len(result.deltas) - 1
     parts = [
         part

@@ -1,6 +1,7 @@
 """What OpenAI's answers are made of, streamed or not, and the frames of their streams."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -52,7 +53,7 @@ def frame_pattern(make: Callable[[int, str], object]) -> bytes:
     return frame(pattern.pattern(make(created, text), created, text))
 
 
-class OpenAiFrames:
+class OpenAiFrames(ABC):
     """What the streams of both routes share."""
 
     def __init__(self, answer: Answer, prepared: Sequence[PreparedGeneration]) -> None:
@@ -83,9 +84,9 @@ class OpenAiFrames:
     def _usage(self) -> Usage:
         return usage(list(zip(self._prepared, self._n_cached, strict=True)), self._n_generated)
 
+    @abstractmethod
     def _plain_chunk(self, index: int, created: int, text: str) -> object:
         """The wire value of ``_plain``, in which the time comes before the text."""
-        raise NotImplementedError
 
     def _with_done(self, payloads: Sequence[bytes]) -> bytes:
         return b"".join([*(frame(payload) for payload in payloads), DONE])

@@ -1,5 +1,5 @@
 """From a grammar to a constraint. A protocol for those who only use it; ``llguidance`` does it in
-``structured/engine.py``."""
+``structured/ll_compiler.py``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,6 +1,6 @@
 """How much a grammar may cost: when it is compiled, and at every token that it constrains.
 
-The numbers were found by measurement (docs/structured-output.md, "Limits"). What llguidance counts
+The numbers were found by measurement (docs/structured-limits.md). What llguidance counts
 as fuel and items is deterministic, so that a grammar that is refused is refused on every machine.
 """
 
@@ -13,9 +13,8 @@ MAX_FORCED_BYTES = 16_384
 """Longest text that a grammar may force at once: it is tokenized in one go on the decode thread,
 which takes 0.4 ms for 1,000 bytes. Where a grammar might force more, nothing is forced."""
 
-MAX_WORDS = 512
-"""Longest error text of the grammar engine that is passed on: it quotes grammars."""
-
+MAX_ERROR_LENGTH = 512
+"""Characters of the grammar engine's error text that are passed on: it quotes grammars."""
 
 SLOW_STEP_S = 0.01
 """A step of the grammar that takes longer is slow. A mask usually takes less than 0.0001 s."""

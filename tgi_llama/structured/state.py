@@ -21,7 +21,7 @@ from llguidance import LLMatcher
 from tgi_llama.errors import GenerationError
 from tgi_llama.generation import TokenId
 
-from .limits import MAX_FORCED_BYTES, MAX_WORDS, SLOW_STEP_S, GrammarLimits
+from .limits import MAX_ERROR_LENGTH, MAX_FORCED_BYTES, SLOW_STEP_S, GrammarLimits
 from .vocabulary import GrammarVocabulary
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def readable(error: str) -> str:
     """llguidance's error in few words, short enough to pass on."""
     text = error.replace("<non-verbose/>", "").partition("\n<backtrace>")[0].strip()
     text = text.replace("NoExtensionBias", "no token can continue the text")
-    return text if len(text) <= MAX_WORDS else text[:MAX_WORDS] + "..."
+    return text if len(text) <= MAX_ERROR_LENGTH else text[:MAX_ERROR_LENGTH] + "..."
 
 
 def _is_shared(why: str) -> bool:

@@ -103,7 +103,7 @@ def _of_format(response_format: wire.ResponseFormat | None) -> Grammar:
                 return _json_schema(schema, field=f"{field}.json_schema.schema")
             assert response_format.value is not None  # the class sees to it
             return _tgi_schema(response_format.value.schema, field=f"{field}.value.schema")
-        case wire.RegexFormat():
+        case wire.RegexGrammar():
             return RegexGrammar(pattern=response_format.value, field=f"{field}.value")
         case _:
             raise AssertionError("the caller has looked at it")

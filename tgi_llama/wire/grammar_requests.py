@@ -53,12 +53,6 @@ class JsonObjectFormat:
 
 
 @attrs.frozen(kw_only=True)
-class RegexFormat:
-    type: Literal["regex"]
-    value: str
-
-
-@attrs.frozen(kw_only=True)
 class JsonSchemaFormat:
     type: Literal["json_schema"]
     json_schema: JsonSchema | None = None
@@ -71,7 +65,7 @@ class JsonSchemaFormat:
             raise ValueError("expected `json_schema` with a `schema`, got none")
 
 
-ResponseFormat = TextFormat | JsonObjectFormat | RegexFormat | JsonSchemaFormat
+ResponseFormat = TextFormat | JsonObjectFormat | RegexGrammar | JsonSchemaFormat
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,6 @@ from fakes.grammars import Bench
 from tgi_llama.errors import GrammarNotCompiled, ValidationError
 from tgi_llama.generation import GrammarOutcome, TokenId
 from tgi_llama.structured.compiler import known_only, may_compile
-from tgi_llama.structured.engine import LlGrammarCompiler
 from tgi_llama.structured.grammar import (
     ChoiceGrammar,
     CompositeGrammar,
@@ -20,6 +19,7 @@ from tgi_llama.structured.grammar import (
     RegexGrammar,
 )
 from tgi_llama.structured.limits import GrammarLimits
+from tgi_llama.structured.ll_compiler import LlGrammarCompiler
 from tgi_llama.structured.trial import Trial
 
 OpenBench = Callable[[str], Bench]
