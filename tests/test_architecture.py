@@ -17,13 +17,10 @@ ALLOWED = {
     "errors": set(),
     "generation": set(),
     "cpus": set(),
-    "option": set(),
-    "option_files": {"errors"},
     "host_memory": set(),
-    "option_values": {"errors", "host_memory"},
-    "config_checks": {"errors", "option"},
-    "config": {"config_checks", "cpus", "option", "option_files", "option_values"},
-    "model_files": {"config", "errors"},
+    "options": {"cpus", "errors", "host_memory"},
+    "config": {"options"},
+    "models": {"config", "errors"},
     "logs": set(),
     "metrics_page": set(),
     "metrics": LEAVES | {"metrics_page"},
@@ -37,13 +34,19 @@ ALLOWED = {
     "admission": LEAVES | {"engine", "structured.compiler"},
     "server": LEAVES
     | {"admission", "engine", "metrics", "structured", "text", "turns", "validation", "wire"},
-    "lifecycle": LEAVES
-    | {"admission", "config", "engine", "llama", "metrics", "model_files", "server", "text"}
-    | {"structured", "turns"}
-    | {"host_memory", "validation"},  # host_memory: the engine, which knows no system, asks it
+    "model_thread": LEAVES
+    | {"config", "engine", "llama", "models"}
+    | {"host_memory"},  # the engine, which knows no system, asks it
+    "model_text": LEAVES
+    | {"config", "llama", "metrics", "model_thread", "models", "structured", "text", "turns"}
+    | {"validation"},
+    "service": LEAVES
+    | {"admission", "config", "engine", "metrics", "model_text", "model_thread", "models"}
+    | {"server", "text", "turns", "validation"},
+    "lifecycle": {"config", "errors", "models", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
-    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "option"},
-    "asgi": {"cli", "errors", "lifecycle", "model_files"},
+    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "options"},
+    "asgi": {"cli", "errors", "models", "service"},
     "__main__": {"cli"},
     "builtin": set(),
 }
@@ -54,7 +57,7 @@ HOMES = {
     "ctypes": {"llama", "builtin", "engine"},  # engine: one write that keeps the interpreter lock
     "numpy": {"engine", "llama", "wire", "builtin"},
     "quart": {"server"},
-    "quart_trio": {"server", "lifecycle"},
+    "quart_trio": {"server", "service"},
     "hypercorn": {"server", "asgi"},
     "werkzeug": {"server"},
     "flask_swagger_ui": set(),  # its files are served, its code is not run
@@ -73,7 +76,16 @@ HOMES = {
     "rich": {"bench"},
     "matplotlib": {"bench"},
     "prometheus_client": {"metrics", "metrics_page"},
-    "trio": {"admission", "asgi", "bench", "engine", "lifecycle", "server"},
+    "trio": {
+        "admission",
+        "asgi",
+        "bench",
+        "engine",
+        "lifecycle",
+        "model_text",
+        "server",
+        "service",
+    },
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary

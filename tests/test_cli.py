@@ -13,7 +13,7 @@ import pytest
 from tgi_llama import cli
 from tgi_llama.config import Config, options
 from tgi_llama.errors import ConfigError, EngineDead, StartError
-from tgi_llama.option import Group
+from tgi_llama.options.option import Group
 
 _ROOT = Path(__file__).parents[1]
 _VARIABLES = tuple(

@@ -10,7 +10,7 @@ from tgi_llama.config import Config, options
 from tgi_llama.cpus import n_available_cpus
 from tgi_llama.errors import ConfigError
 from tgi_llama.host_memory import available_at_start
-from tgi_llama.option import Group, Option
+from tgi_llama.options.option import Group, Option
 
 _DOCUMENT = Path(__file__).parents[1] / "docs" / "options.md"
 _BY_NAME = {option.name: option for option in options()}

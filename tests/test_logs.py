@@ -41,10 +41,10 @@ def _record(stream: io.StringIO) -> dict[str, object]:
 
 def test_line_has_time_level_target_and_message(stream: io.StringIO) -> None:
     set_up_logs("info", json_output=False, stream=stream)
-    logging.getLogger("tgi_llama.lifecycle").warning("%d slots", 4)
+    logging.getLogger("tgi_llama.service").warning("%d slots", 4)
 
     time, rest = stream.getvalue().split(" ", 1)
-    assert rest == " WARN tgi_llama.lifecycle: 4 slots\n"
+    assert rest == " WARN tgi_llama.service: 4 slots\n"
     assert time.endswith("Z")
     assert len(time) == len("2026-01-08T12:00:00.123456Z")
 

@@ -13,8 +13,8 @@ from hypercorn.utils import LifespanFailureError
 
 from tgi_llama.cli import config_from_environment, start_logging
 from tgi_llama.errors import TgiLlamaError
-from tgi_llama.lifecycle import Service, run_service
-from tgi_llama.model_files import resolve_model
+from tgi_llama.models.files import resolve_model
+from tgi_llama.service import Service, run_service
 
 _log = logging.getLogger(__name__)
 

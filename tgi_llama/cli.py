@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 from click.core import ParameterSource
 from click.types import OptionHelpExtra
@@ -22,12 +23,9 @@ from tgi_llama.config import Config, options
 from tgi_llama.cpus import n_available_cpus
 from tgi_llama.errors import ConfigError, TgiLlamaError
 from tgi_llama.logs import set_up_logs
-from tgi_llama.option import Group, Option
+from tgi_llama.options.option import Group, Option
 
 _PROGRAM = "tgi-llama"
-_BENCH = "bench"
-"""The first argument that makes it the load generator."""
-_COMMANDS = [(f"{_BENCH} URL", f"Measure a server; see {_PROGRAM} {_BENCH} --help.")]
 _INTRODUCTION = (
     "Serve a GGUF model with the HTTP interface of Hugging Face's text-generation-inference and"
     " with OpenAI's. Without options, a small built-in demo model is served on port 3000."
@@ -54,8 +52,9 @@ def run(arguments: Sequence[str], *, serve: Callable[[Config], None]) -> int:
     """
     status = 0
     try:
-        if arguments[:1] == [_BENCH]:
-            status = _bench(arguments[1:])
+        if arguments and arguments[0] in _COMMANDS:
+            command = _COMMANDS[arguments[0]]
+            status = command.run(arguments[1:], f"{_PROGRAM} {arguments[0]}")
         elif (config := parse(arguments)) is not None:
             start_logging(config)
             serve(config)
@@ -88,10 +87,23 @@ def config_from_environment() -> Config:
         raise ConfigError(error.format_message()) from error
 
 
-def _bench(arguments: Sequence[str]) -> int:
+@attrs.frozen
+class _SubCommand:
+    """What the first argument can be, instead of options of the server."""
+
+    arguments: str
+    help: str
+    run: Callable[[Sequence[str], str], int]
+    """From the arguments after it and the program's name to the exit status."""
+
+
+def _bench(arguments: Sequence[str], program: str) -> int:
     from tgi_llama.bench import command  # not at the top: who serves needs none of it
 
-    return command.run(arguments, program=f"{_PROGRAM} {_BENCH}")
+    return command.run(arguments, program=program)
+
+
+_COMMANDS = {"bench": _SubCommand("URL", "Measure a server.", _bench)}
 
 
 def _serve(config: Config) -> None:
@@ -148,8 +160,10 @@ class _GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands, then the options under the headings of their groups, the others
         last."""
-        with formatter.section("Commands, instead of serving"):
-            formatter.write_dl(_COMMANDS)
+        with formatter.section(f"Commands, instead of serving ({_PROGRAM} COMMAND --help)"):
+            formatter.write_dl(
+                [(f"{name} {each.arguments}", each.help) for name, each in _COMMANDS.items()]
+            )
         parameters = self.get_params(ctx)
         ours = [parameter for parameter in parameters if isinstance(parameter, _ConfigOption)]
         for group in Group:

@@ -12,6 +12,8 @@ import attrs
 
 TokenId = NewType("TokenId", int)
 RequestId = NewType("RequestId", int)
+AdapterId = NewType("AdapterId", int)
+"""One loading of a LoRA adapter. The same file loaded again has another one."""
 
 
 class FinishReason(enum.Enum):
@@ -124,6 +126,8 @@ class GenerationRequest:
     the vocabulary per prompt token, and no cells of another request can be used."""
     n_prompt_top_tokens: int = 0
     """List this many likeliest tokens at each position of the prompt; needs ``prompt_logprobs``."""
+    adapter: AdapterId | None = None
+    """The LoRA adapter to compute prompt and output with; None: the model alone."""
     constraint: Constraint | None = None
     """What the generated text must be like."""
     shown_controls: frozenset[TokenId] = frozenset()

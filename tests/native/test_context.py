@@ -225,7 +225,7 @@ def test_context_that_llama_cpp_refuses_carries_its_reason(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The configuration knows this rule of llama.cpp's, so it must be made to let it pass.
-    monkeypatch.setattr("tgi_llama.config_checks._PLAIN_KV_TYPES", frozenset(["q8_0"]))
+    monkeypatch.setattr("tgi_llama.options.checks._PLAIN_KV_TYPES", frozenset(["q8_0"]))
     with (
         pytest.raises(StartError, match="flash_attn"),
         load(type_v="q8_0", flash_attention=False),

@@ -4,8 +4,10 @@ import re
 from fractions import Fraction
 
 from tgi_llama.errors import ConfigError
+from tgi_llama.host_memory import available_at_start
 
-from .host_memory import available_at_start
+MAX_THREADS = 512
+"""ggml's GGML_MAX_N_THREADS."""
 
 _KV_TYPES = (
     "f32 f16 bf16 f64 q4_0 q4_1 q5_0 q5_1 q8_0 q8_1 q2_k q3_k q4_k q5_k q6_k q8_k iq1_s iq1_m"

@@ -1,7 +1,7 @@
 import pytest
 
 from tgi_llama.errors import ConfigError
-from tgi_llama.option_values import parse_amount
+from tgi_llama.options.values import parse_amount
 
 
 @pytest.mark.parametrize(

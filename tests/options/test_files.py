@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tgi_llama.errors import ConfigError
-from tgi_llama.option_files import api_keys, template_text
+from tgi_llama.options.files import api_keys, template_text
 
 
 @pytest.mark.parametrize("given", [None, "{{ messages[0].content }}", "{{ x }}" * 10_000])

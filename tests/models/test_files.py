@@ -8,7 +8,7 @@ import pytest
 
 from tgi_llama.config import Config
 from tgi_llama.errors import ConfigError
-from tgi_llama.model_files import ModelFiles, check_model_file, resolve_model
+from tgi_llama.models.files import ModelFiles, check_model_file, resolve_model
 
 
 def _header(version: int = 3, order: str = "<") -> bytes:

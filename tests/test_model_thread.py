@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import plan_kv
-from tgi_llama.lifecycle import ModelThread
-from tgi_llama.model_files import ModelFiles
+from tgi_llama.model_thread import ModelThread
+from tgi_llama.models.files import ModelFiles
 
 
 class StubRunner:

@@ -1,0 +1,70 @@
+"""Where the server listens, and whom it answers."""
+
+from pathlib import Path
+
+import attrs
+
+from .files import api_keys, checked_keys
+from .option import Group, described
+
+
+@attrs.frozen(kw_only=True, slots=False)  # a class can have one base with slots
+class HttpOptions:
+    """Part of ``config.Config``."""
+
+    hostname: str = described(
+        "0.0.0.0",
+        group=Group.HTTP,
+        unit="address",
+        pattern=r"\S+",
+        expected="an address to listen on",
+        has_variable=False,  # containers and shells set HOSTNAME to something else
+        help="Address to listen on. Not read from the environment.",
+    )
+    port: int = described(
+        3000,
+        group=Group.HTTP,
+        unit="port",
+        minimum=0,
+        maximum=65535,
+        aliases=("-p",),
+        help="Port to listen on; 0 takes a free one.",
+    )
+    prometheus_port: int | None = described(
+        None,
+        group=Group.HTTP,
+        unit="port",
+        minimum=0,
+        maximum=65535,
+        help="Serve /metrics on this port too; it is always served on --port.",
+    )
+    api_key_file: Path | None = described(  # noqa: RUF009  # an attrs field
+        None,
+        group=Group.HTTP,
+        unit="file",
+        help="Accept the keys in this file too, one a line.",
+    )
+    api_key: tuple[str, ...] = described(
+        (),
+        group=Group.HTTP,
+        unit="key",
+        secret=True,
+        help="Ask clients for this bearer token. Repeat it to accept several. A key on the"
+        " command line can be seen by others on the machine; a file or API_KEY cannot.",
+        resolve=lambda given, config: checked_keys(given + api_keys(config.api_key_file)),
+    )
+    cors_allow_origin: tuple[str, ...] = described(
+        (),
+        group=Group.HTTP,
+        unit="origin",
+        default_text="any",
+        help="Let pages of this origin use the server from a browser. Repeat it for several.",
+    )
+    graceful_termination_timeout: float = described(
+        90.0,
+        group=Group.HTTP,
+        unit="seconds",
+        minimum=0,
+        aliases=("-g",),
+        help="How long running requests may go on after SIGTERM or SIGINT.",
+    )
