@@ -108,8 +108,10 @@ class GreedyModel:
 
 
 @contextmanager
-def greedy_model(path: Path, *, n_threads: int = 2) -> Iterator[GreedyModel]:
-    """Loads the GGUF file at `path` and frees it afterwards."""
+def greedy_model(
+    path: Path, *, adapter: Path | None = None, n_threads: int = 2
+) -> Iterator[GreedyModel]:
+    """Loads the GGUF file at `path`, with a LoRA adapter or without, and frees it afterwards."""
     llama_cpp.llama_log_set(_ignore_log, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(
@@ -117,11 +119,20 @@ def greedy_model(path: Path, *, n_threads: int = 2) -> Iterator[GreedyModel]:
     )
     if model is None:
         raise RuntimeError(f"llama.cpp cannot load {path}")
+    lora = None
+    if adapter is not None:
+        lora = llama_cpp.llama_adapter_lora_init(model, str(adapter).encode())
+        if not lora:
+            raise RuntimeError(f"llama.cpp cannot load {adapter}")
     parameters = llama_cpp.llama_context_default_params()
     parameters.n_ctx = parameters.n_batch = CONTEXT_TOKENS
     parameters.n_threads = parameters.n_threads_batch = n_threads
     context = llama_cpp.llama_init_from_model(model, parameters)
     assert context is not None
+    if lora is not None:
+        scales = (ctypes.c_float * 1)(1.0)
+        loras = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(lora)
+        assert llama_cpp.llama_set_adapters_lora(context, loras, 1, scales) == 0
     try:
         yield GreedyModel(model, context)
     finally:

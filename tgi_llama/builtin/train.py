@@ -6,18 +6,15 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 import torch
 from tokenizers import Tokenizer
-from torch import nn
-from torch.nn import functional
 
-from .batches import Batch, EncodedExample, ExampleEncoder, batches, collate
-from .chat_format import SPECIAL_TOKENS, TURN_END, PromptRenderer
+from .batches import ExampleEncoder, batches
+from .chat_format import PromptRenderer
 from .corpus import held_out_examples, training_examples
 from .evaluate import Mistake, Score, evaluate, greedy_model
 from .export import read_gguf, write_configs, write_gguf
@@ -25,21 +22,15 @@ from .model import Llama
 from .model_card import Training, write_card
 from .shape import Shape
 from .tokenizer_training import save_tokenizer, train_tokenizer
+from .training import Trainee, check_exact, train
 
 log = logging.getLogger(__name__)
 
 STEPS = 7500
 N_TOKENIZER_EXAMPLES = 30_000
 TOKENS_PER_BATCH = 1024
-BATCHES_PER_STEP = 4  # of different lengths, so that a step sees several skills
 MATRIX_RATE = 0.01  # Muon; its usual 0.02 is too noisy for steps of about a thousand reply tokens
 OTHER_RATE = 0.002  # AdamW, for the embedding and the norms
-END_TOKEN = SPECIAL_TOKENS.index(TURN_END)
-END_WEIGHT = 5.0  # where a list ends is one token in a hundred, and the hardest of them
-WARM_UP_STEPS = 60
-COOL_DOWN_SHARE = 0.6  # of all steps; the rate falls to nothing in a straight line
-REPORT_EVERY_STEPS = 50
-CHECK_EVERY_STEPS = 250
 N_CHECKED_PER_SKILL = 24
 N_SCORED_PER_SKILL = 200
 
@@ -108,12 +99,6 @@ def make_tokenizer(plan: Plan) -> Tokenizer:
     return train_tokenizer(renderer.prompt(example) + example.reply for example in examples)
 
 
-def rate_at(step: int, n_steps: int) -> float:
-    """The share of the full learning rate at a step: up, level, then down to zero."""
-    left = (n_steps - step) / (COOL_DOWN_SHARE * n_steps)
-    return min(1.0, (step + 1) / WARM_UP_STEPS, left)
-
-
 def make_optimizers(model: Llama) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
     matrices = [w for name, w in model.named_parameters() if w.dim() == 2 and "blk" in name]
@@ -122,88 +107,6 @@ def make_optimizers(model: Llama) -> tuple[torch.optim.Optimizer, ...]:
         torch.optim.Muon(matrices, lr=MATRIX_RATE, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.95), weight_decay=0.0),
     )
-
-
-def gradients(model: Llama, batch: Batch) -> tuple[float, tuple[torch.Tensor, ...]]:
-    """Summed loss of the reply tokens, and its gradient for each parameter.
-
-    Matrices are multiplied in bfloat16. May run in several threads at a time.
-    """
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(batch.inputs, batch.wanted)
-    weights = torch.ones(logits.shape[1])
-    weights[END_TOKEN] = END_WEIGHT
-    targets = batch.targets[batch.wanted]
-    loss = functional.cross_entropy(logits, targets, weight=weights, reduction="sum")
-    return loss.item(), torch.autograd.grad(loss, tuple(model.parameters()))
-
-
-def train(
-    model: Llama,
-    stream: Iterator[Batch],
-    *,
-    n_steps: int,
-    rate: float,
-    n_threads: int,
-    check: Callable[[], None],
-) -> int:
-    """Trains in place, reporting loss and speed; calls `check` now and then.
-
-    Returns the number of tokens trained on, padding included.
-
-    Each thread works on a batch of its own: on a busy machine that is faster than sharing every
-    operation, where all threads wait for the slowest. Gradients are added in the order of the
-    batches, so the result does not depend on which thread was first.
-    """
-    parameters = tuple(model.parameters())
-    optimizers = make_optimizers(model)
-    full_rates = [rate * optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-    started, n_seen, losses = time.monotonic(), 0, 0.0
-    with ThreadPoolExecutor(n_threads) as pool:
-        for step in range(n_steps):
-            for optimizer, full_rate in zip(optimizers, full_rates, strict=True):
-                optimizer.param_groups[0]["lr"] = full_rate * rate_at(step, n_steps)
-            group = list(itertools.islice(stream, BATCHES_PER_STEP))
-            results = list(pool.map(lambda batch: gradients(model, batch), group))
-            n_replied = sum(int(batch.wanted.sum()) for batch in group)
-            for i, parameter in enumerate(parameters):
-                parameter.grad = torch.stack([grads[i] for _, grads in results]).sum(0) / n_replied
-            for optimizer in optimizers:
-                optimizer.step()
-            losses += sum(loss for loss, _ in results) / n_replied
-            n_seen += sum(batch.inputs.numel() for batch in group)
-            if (step + 1) % REPORT_EVERY_STEPS == 0:
-                mean = losses / REPORT_EVERY_STEPS
-                _report(step + 1, n_steps, loss=mean, n_seen=n_seen, started=started)
-                losses = 0.0
-            if (step + 1) % CHECK_EVERY_STEPS == 0:
-                check()
-    return n_seen
-
-
-def _report(done: int, n_steps: int, *, loss: float, n_seen: int, started: float) -> None:
-    elapsed_s = time.monotonic() - started
-    left_min = elapsed_s / done * (n_steps - done) / 60
-    log.info(
-        "step %d/%d  loss %.4f  %.0f tokens/s  %.1f min left",
-        done, n_steps, loss, n_seen / elapsed_s, left_min,
-    )  # fmt: skip
-
-
-@torch.no_grad()
-def _check(model: nn.Module, checked: Sequence[EncodedExample]) -> None:
-    """Logs how many held-out replies would be exact, skill by skill.
-
-    When every token of the right reply is the likeliest one, greedy decoding gives just that reply.
-    """
-    exact: dict[str, list[bool]] = {}
-    for example in checked:
-        batch = collate([example])
-        best = model(batch.inputs, batch.wanted).argmax(-1)
-        right = bool((best == batch.targets[batch.wanted]).all())
-        exact.setdefault(example.skill, []).append(right)
-    shares = (f"{skill} {100 * sum(r) / len(r):.0f}%" for skill, r in exact.items())
-    log.info("held-out replies exact: %s", ", ".join(shares))
 
 
 def score(folder: Path, seed: int) -> tuple[tuple[Score, ...], tuple[Mistake, ...]]:
@@ -237,11 +140,16 @@ def make_model(plan: Plan) -> None:
 
     def check() -> None:
         write_gguf(model, tokenizer, plan.out / "model.gguf")  # usable if the run is broken off
-        _check(model, checked)
+        check_exact(model, checked)
 
     write_configs(shape, plan.out)
     n_seen = train(
-        model, stream, n_steps=plan.steps, rate=plan.rate, n_threads=plan.n_threads, check=check
+        Trainee(model, make_optimizers(model)),
+        stream,
+        n_steps=plan.steps,
+        rate=plan.rate,
+        n_threads=plan.n_threads,
+        check=check,
     )
     write_gguf(model, tokenizer, plan.out / "model.gguf")
     minutes = (time.monotonic() - started) / 60
