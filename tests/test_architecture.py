@@ -20,7 +20,7 @@ ALLOWED = {
     "host_memory": set(),
     "options": {"cpus", "errors", "host_memory"},
     "config": {"options"},
-    "models": {"config", "errors"},
+    "models": {"config", "errors", "options"},
     "logs": set(),
     "metrics_page": set(),
     "metrics": LEAVES | {"metrics_page"},
@@ -31,9 +31,11 @@ ALLOWED = {
     "validation": LEAVES | {"structured", "turns", "wire"},
     "engine": LEAVES | {"text"},
     "llama": LEAVES | {"config", "engine.model_runner", "engine.kv_cache", "host_memory", "text"},
+    "adapters": LEAVES | {"models", "options"},
     "admission": LEAVES | {"engine", "structured.compiler"},
     "server": LEAVES
-    | {"admission", "engine", "metrics", "structured", "text", "turns", "validation", "wire"},
+    | {"adapters", "admission", "engine", "metrics", "structured", "text", "turns"}
+    | {"validation", "wire"},
     "model_thread": LEAVES
     | {"config", "engine", "llama", "models"}
     | {"host_memory"},  # the engine, which knows no system, asks it
@@ -41,8 +43,8 @@ ALLOWED = {
     | {"config", "llama", "metrics", "model_thread", "models", "structured", "text", "turns"}
     | {"validation"},
     "service": LEAVES
-    | {"admission", "config", "engine", "metrics", "model_text", "model_thread", "models"}
-    | {"server", "text", "turns", "validation"},
+    | {"adapters", "admission", "config", "engine", "metrics", "model_text", "model_thread"}
+    | {"models", "server", "text", "turns", "validation"},
     "lifecycle": {"config", "errors", "models", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
     "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "options"},
@@ -77,6 +79,7 @@ HOMES = {
     "matplotlib": {"bench"},
     "prometheus_client": {"metrics", "metrics_page"},
     "trio": {
+        "adapters",
         "admission",
         "asgi",
         "bench",

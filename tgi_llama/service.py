@@ -13,6 +13,7 @@ import attrs
 import trio
 from quart_trio import QuartTrio
 
+from tgi_llama.adapters import Adapters
 from tgi_llama.admission import Admission, ValidationWorkers
 from tgi_llama.config import Config
 from tgi_llama.engine.engine import Engine
@@ -21,6 +22,7 @@ from tgi_llama.generation import ModelDescription
 from tgi_llama.metrics import MetricLimits, Metrics
 from tgi_llama.model_text import load_grammars, load_templates, load_text, make_constraints
 from tgi_llama.model_thread import ModelThread
+from tgi_llama.models.adapters import AdapterSources, fetch_nothing
 from tgi_llama.models.files import ModelFiles
 from tgi_llama.server.app import create_app
 from tgi_llama.server.services import Services, Settings
@@ -59,6 +61,8 @@ async def run_service(
     # What is wrong with these is known before the model is loaded.
     load_templates(config, files, GgufTemplates())
     turn_format((), (), name=config.tool_format)
+    sources = AdapterSources.of(config, fetch_nothing)
+    adapter_files = await trio.to_thread.run_sync(sources.first, abandon_on_cancel=True)
     plan = plan_kv(
         layout=config.kv_layout,
         n_slots=config.max_batch_size,
@@ -84,11 +88,14 @@ async def run_service(
             metrics.set_n_slots(thread.description.n_slots)
             text = await load_text(config, files, thread)
             grammars = await load_grammars(config, thread, metrics, resources)
+            adapters = Adapters(engine, sources, files.model_id, observe=metrics.set_adapters)
+            await adapters.load_first(adapter_files)
             workers = ValidationWorkers(config.validation_workers)
             compilers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
                 await worker_nursery.start(workers.run)
                 await worker_nursery.start(compilers.run)
+                await worker_nursery.start(adapters.run)
                 admission = Admission(engine, workers, config.max_concurrent_requests, compilers)
                 constraints = make_constraints(config, text, grammars)
                 app = create_app(
@@ -101,7 +108,9 @@ async def run_service(
                             text.templates,
                             vocabulary=thread.vocab,
                             constraints=constraints,
+                            adapters=lambda: adapters.ids,
                         ),
+                        adapters=adapters,
                         tokenizer=text.tokenizer,
                         metrics=metrics,
                         model=thread.description,
@@ -149,6 +158,7 @@ def _settings(
         validation_workers=config.validation_workers,
         payload_limit_bytes=config.payload_limit,
         api_keys=config.api_key,
+        admin_keys=config.admin_api_key,
         cors_allow_origins=config.cors_allow_origin,
         tool_format=constraints.tool_format,
         docker_label=os.environ.get("DOCKER_LABEL") or None,
