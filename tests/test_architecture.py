@@ -93,6 +93,7 @@ HOMES = {
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},
+    "huggingface_hub": {"models"},  # nowhere but in models/hub* and what these import
 }
 
 
