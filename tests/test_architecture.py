@@ -20,7 +20,7 @@ ALLOWED = {
     "host_memory": set(),
     "options": {"cpus", "errors", "host_memory"},
     "config": {"options"},
-    "models": {"config", "errors"},
+    "models": {"config", "cpus", "errors", "logs", "options"},
     "logs": set(),
     "metrics_page": set(),
     "metrics": LEAVES | {"metrics_page"},
@@ -45,7 +45,7 @@ ALLOWED = {
     | {"server", "text", "turns", "validation"},
     "lifecycle": {"config", "errors", "models", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
-    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "options"},
+    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "models"} | {"options"},
     "asgi": {"cli", "errors", "models", "service"},
     "__main__": {"cli"},
     "builtin": set(),
@@ -67,6 +67,7 @@ HOMES = {
         "wire",
         "text",
         "logs",
+        "models",  # the headers of safetensors files
         "structured",
         "turns",
         "validation",  # tools as a text in a prompt
@@ -89,7 +90,7 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"bench", "cli"},
+    "click": {"bench", "cli", "models"},  # models: the command `convert`
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},
