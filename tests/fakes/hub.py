@@ -187,6 +187,9 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False  # connections are kept alive by clients
     request_queue_size = 32
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients leave as they like."""
+
 
 def _server(hub: FakeHub, handler: "type[_Handler]") -> _Server:
     bound = type(handler.__name__, (handler,), {"hub": hub})

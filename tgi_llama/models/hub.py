@@ -29,6 +29,7 @@ from huggingface_hub import constants
 from tgi_llama.errors import ConfigError, StartError
 
 from . import hub_errors
+from .listing import ListedFile, Listing, Problem
 from .progress import Progress, shown_progress
 from .sizes import size_text
 from .transfer import Transfer, prepare_library
@@ -36,31 +37,7 @@ from .transfer import Transfer, prepare_library
 MAIN = "main"
 """The revision where none is named."""
 
-Problem = ConfigError | StartError
-
 _log = logging.getLogger(__name__)
-
-
-@attrs.frozen
-class HubFile:
-    name: str
-    """Its path in the repository, with slashes."""
-    size: int
-    """In bytes; 0 where the hub did not tell."""
-
-
-@attrs.frozen(kw_only=True)
-class Listing:
-    """What a repository holds at one commit."""
-
-    commit: str
-    files: Sequence[HubFile]
-    problem: Problem | None = None
-    """Why the hub was not asked, or could not be: these are the files of the cache only."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        return frozenset(file.name for file in self.files)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -90,7 +67,11 @@ class Hub:
 
     @classmethod
     def from_environment(
-        cls, *, option: str = "--model-id", checkpoint: Callable[[], None] = lambda: None
+        cls,
+        *,
+        option: str = "--model-id",
+        n_tries: int = 4,
+        checkpoint: Callable[[], None] = lambda: None,
     ) -> "Hub":
         """As ``huggingface_hub`` reads the environment, and TGI's ``HF_API_TOKEN``."""
         return cls(
@@ -99,6 +80,7 @@ class Hub:
             token=_token(),
             is_offline=bool(constants.HF_HUB_OFFLINE),
             option=option,
+            n_tries=n_tries,
             checkpoint=checkpoint,
         )
 
@@ -180,7 +162,7 @@ class Hub:
         if info.sha is None:
             raise StartError(f"{self.option}: the hub at {self.endpoint} told no commit")
         files = [
-            HubFile(each.rfilename, each.size or 0)
+            ListedFile(each.rfilename, each.size or 0)
             for each in info.siblings or ()
             if _is_safe(each.rfilename)
         ]
@@ -202,7 +184,7 @@ class Hub:
             return None
         found = (path for path in sorted(folder.rglob("*")) if path.is_file())
         files = [
-            HubFile(path.relative_to(folder).as_posix(), path.stat().st_size) for path in found
+            ListedFile(path.relative_to(folder).as_posix(), path.stat().st_size) for path in found
         ]
         return Listing(commit=commit, files=files, problem=problem)
 

@@ -95,8 +95,8 @@ def translated(error: BaseException, subject: Subject) -> ConfigError | StartErr
         return ConfigError(f"{option}: {subject.endpoint} has no model {name}, or {hint}")
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
         return ConfigError(f"{option}: {name} lacks a file that it listed: {_reason(error)}")
-    if isinstance(error, HfHubHTTPError):
-        return _of_status(error, subject)
+    if (status := _status(error)) is not None:
+        return _of_status(error, status, subject)
     return StartError(
         f"{option}: {name} cannot be fetched from {subject.endpoint}: {_reason(error)}"
     )
@@ -115,8 +115,7 @@ def _gated(subject: Subject) -> str:
     )
 
 
-def _of_status(error: HfHubHTTPError, subject: Subject) -> ConfigError | StartError:
-    status = _status(error)
+def _of_status(error: BaseException, status: int, subject: Subject) -> ConfigError | StartError:
     if status == 401:
         return ConfigError(f"HF_TOKEN: {subject.endpoint} does not accept the token")
     if status == 403:
@@ -133,22 +132,23 @@ def _of_status(error: HfHubHTTPError, subject: Subject) -> ConfigError | StartEr
 def _may_pass(error: BaseException) -> bool:
     if isinstance(error, HFValidationError):
         return False
-    status = _status(error) if isinstance(error, HfHubHTTPError) else None
+    status = _status(error)
     return status is None or status in _TRANSIENT or status >= _OFTEN_TRANSIENT_FROM
 
 
-def _status(error: HfHubHTTPError) -> int | None:
-    # Of a failed request there is one; the tests of huggingface_hub make errors without.
+def _status(error: BaseException) -> int | None:
+    """Of an answer that was an error; None where there was no answer. Some are raised by the HTTP
+    library itself."""
     response = getattr(error, "response", None)
     return None if response is None else int(response.status_code)
 
 
 def _reason(error: BaseException) -> str:
-    """The library's text without its advice, addresses and object names, on one line."""
+    """The library's text without its advice, object names, and the query strings of addresses, in
+    which temporary credentials stand; on one line."""
     text = str(error).strip() or type(error).__name__
-    if isinstance(error, HfHubHTTPError):
-        message = getattr(error, "server_message", None)
-        text = message or text.splitlines()[0]
-    reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
-    text = reason[1] if reason else text
+    if _status(error) is not None:
+        text = getattr(error, "server_message", None) or text.splitlines()[0]
+    system = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
+    text = system[1] if system else re.sub(r"\?[^\s'\"]+", "", text)
     return " ".join(text.split())[:300]

@@ -220,7 +220,7 @@ class _ArrivingFile(io.FileIO):
         with _disk_errors(Path(str(self.name))):
             n_written = 0
             while n_written < len(view):
-                n_written += super().write(view[n_written:]) or 0
+                n_written += os.write(self.fileno(), view[n_written:])
         self._progress.at(self.tell())
         self._checkpoint()
         return len(view)
