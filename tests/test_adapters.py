@@ -7,8 +7,8 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from fakes.adapters import adapter_file
 from fakes.engine import FakeEngine
-from fakes.site import adapter_file
 
 from tgi_llama.adapters import Adapters
 from tgi_llama.errors import (

@@ -20,7 +20,7 @@ ALLOWED = {
     "host_memory": set(),
     "options": {"cpus", "errors", "host_memory"},
     "config": {"options"},
-    "models": {"config", "errors", "options"},
+    "models": {"config", "cpus", "errors", "logs", "options"},
     "logs": set(),
     "metrics_page": set(),
     "metrics": LEAVES | {"metrics_page"},
@@ -45,10 +45,10 @@ ALLOWED = {
     "service": LEAVES
     | {"adapters", "admission", "config", "engine", "metrics", "model_text", "model_thread"}
     | {"models", "server", "text", "turns", "validation"},
-    "lifecycle": {"config", "errors", "models", "server", "service"},
+    "lifecycle": {"config", "errors", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
-    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "options"},
-    "asgi": {"cli", "errors", "models", "service"},
+    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "models"} | {"options"},
+    "asgi": {"cli", "errors", "service"},
     "__main__": {"cli"},
     "builtin": set(),
 }
@@ -69,6 +69,7 @@ HOMES = {
         "wire",
         "text",
         "logs",
+        "models",  # the headers of safetensors files
         "structured",
         "turns",
         "validation",  # tools as a text in a prompt
@@ -92,10 +93,11 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"bench", "cli"},
+    "click": {"bench", "cli", "models"},  # models: the commands `convert` and `download`
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},
+    "huggingface_hub": {"models"},  # nowhere but in models/hub* and what these import
 }
 
 

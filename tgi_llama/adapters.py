@@ -214,7 +214,7 @@ class Adapters:
 
     async def _found(self, find: Callable[[], AdapterFile]) -> AdapterFile:
         try:
-            return await trio.to_thread.run_sync(find)
+            return await trio.to_thread.run_sync(find, abandon_on_cancel=True)
         except (ConfigError, StartError) as error:
             raise AdapterError(str(error)) from error
 

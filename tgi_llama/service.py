@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 import trio
@@ -22,8 +23,8 @@ from tgi_llama.generation import ModelDescription
 from tgi_llama.metrics import MetricLimits, Metrics
 from tgi_llama.model_text import load_grammars, load_templates, load_text, make_constraints
 from tgi_llama.model_thread import ModelThread
-from tgi_llama.models.adapters import AdapterSources, fetch_nothing
-from tgi_llama.models.files import ModelFiles
+from tgi_llama.models.adapters import AdapterSources, fetch_from_hub
+from tgi_llama.models.files import ModelFiles, resolve_model
 from tgi_llama.server.app import create_app
 from tgi_llama.server.services import Services, Settings
 from tgi_llama.text.template_files import GgufTemplates
@@ -48,6 +49,17 @@ class Service:
     """Cuts the running decode short; only while stopping."""
 
 
+async def find_model(config: Config) -> ModelFiles:
+    """``resolve_model`` on a worker thread, since it may download and convert. When cancelled it
+    does not wait for that: the thread gives up at the next piece of a file that arrives, and what
+    has arrived is kept for the next time. Raises ConfigError and StartError."""
+
+    def resolve() -> ModelFiles:
+        return resolve_model(config, checkpoint=trio.from_thread.check_cancelled)
+
+    return await trio.to_thread.run_sync(resolve, abandon_on_cancel=True)
+
+
 async def run_service(
     config: Config,
     files: ModelFiles,
@@ -61,7 +73,9 @@ async def run_service(
     # What is wrong with these is known before the model is loaded.
     load_templates(config, files, GgufTemplates())
     turn_format((), (), name=config.tool_format)
-    sources = AdapterSources.of(config, fetch_nothing)
+    sources = AdapterSources.of(
+        config, partial(fetch_from_hub, checkpoint=trio.from_thread.check_cancelled)
+    )
     adapter_files = await trio.to_thread.run_sync(sources.first, abandon_on_cancel=True)
     plan = plan_kv(
         layout=config.kv_layout,

@@ -6,10 +6,10 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import attrs
 import trio
+from fakes.adapters import adapter_file, fetch_nothing
 from fakes.engine import START, FakeEngine, character
 from fakes.raw_client import RawClient
 from quart.typing import TestClientProtocol
@@ -19,7 +19,7 @@ from tgi_llama.adapters import Adapters
 from tgi_llama.admission import Admission, ValidationWorkers
 from tgi_llama.generation import ModelDescription, TokenId
 from tgi_llama.metrics import MetricLimits, Metrics
-from tgi_llama.models.adapters import AdapterFile, AdapterSources, fetch_nothing
+from tgi_llama.models.adapters import AdapterSources
 from tgi_llama.server.app import create_app
 from tgi_llama.server.listener import HttpServer, bind
 from tgi_llama.server.services import Services, Settings
@@ -139,13 +139,6 @@ class Site:
         """Closes the connections that tests left open."""
         for client in self._clients:
             await client.close()
-
-
-def adapter_file(name: str) -> AdapterFile:
-    """A file that nobody reads."""
-    return AdapterFile(
-        name=name, path=Path(f"/adapters/{name}.gguf"), root=f"{name}.gguf", place=name
-    )
 
 
 async def build_site(

@@ -1,22 +1,20 @@
 """Where adapters are found, and what holders of an admin key may have."""
 
 import os
-import struct
 from pathlib import Path
 
 import pytest
+from fakes.adapters import EMPTY_GGUF, fetch_nothing
 
 from tgi_llama.config import Config
 from tgi_llama.errors import ConfigError, Forbidden
-from tgi_llama.models.adapters import AdapterSources, fetch_nothing, path_within
+from tgi_llama.models.adapters import AdapterSources, path_within
 from tgi_llama.options.lora import HubSource
-
-GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
 
 
 def write(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(GGUF)
+    path.write_bytes(EMPTY_GGUF)
     return path
 
 

@@ -2,14 +2,13 @@
 
 import json
 import logging
-import struct
 
 import pytest
 import trio
+from fakes.adapters import EMPTY_GGUF, fetch_nothing
 
-from tgi_llama.models.adapters import AdapterSources, fetch_nothing
+from tgi_llama.models.adapters import AdapterSources
 
-GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
 ADAPTERS = ("pirate", "owner/sql")
 MESSAGES = [{"role": "user", "content": "hi"}]
 CHAT = {"messages": MESSAGES, "max_tokens": 5}
@@ -194,7 +193,7 @@ async def test_adapter_unloaded_during_validation_is_422(make_site):
 
 
 async def test_adapter_loaded_anew_during_validation_is_the_new_one(make_site, tmp_path):
-    (tmp_path / "new.gguf").write_bytes(GGUF)
+    (tmp_path / "new.gguf").write_bytes(EMPTY_GGUF)
     sources = AdapterSources(folders=(str(tmp_path),), fetch=fetch_nothing)
     site = await make_site(adapters=ADAPTERS, sources=sources)
     before = site.services.adapters.ids["pirate"]

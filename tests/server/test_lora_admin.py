@@ -1,17 +1,15 @@
 """Loading and unloading adapters over HTTP: who may, what they may have, and what is answered."""
 
-import struct
-
 import pytest
 import trio
 import trio.testing
+from fakes.adapters import EMPTY_GGUF, fetch_nothing
 from fakes.engine import FakeEngine, generated
 from fakes.raw_client import post
 
 from tgi_llama.errors import AdapterError, EngineDead
-from tgi_llama.models.adapters import AdapterSources, fetch_nothing
+from tgi_llama.models.adapters import AdapterSources
 
-GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 PIRATE = {"lora_name": "pirate", "lora_path": "pirate.gguf"}
 KEY = {"authorization": "Bearer admin"}
@@ -19,7 +17,7 @@ KEY = {"authorization": "Bearer admin"}
 
 @pytest.fixture
 def make_admin_site(make_site, tmp_path):
-    (tmp_path / "pirate.gguf").write_bytes(GGUF)
+    (tmp_path / "pirate.gguf").write_bytes(EMPTY_GGUF)
 
     async def make(*args, **settings):
         sources = AdapterSources(folders=(str(tmp_path),), fetch=fetch_nothing)

@@ -23,6 +23,7 @@ STRUCT_SIZES = {
     "llama_model_params": 80,
     "llama_context_params": 160,
     "llama_batch": 56,
+    "llama_model_quantize_params": 64,
 }
 """``sizeof`` in bytes on 64-bit systems, of the structs we fill in."""
 

@@ -15,7 +15,7 @@ from tgi_llama.config import Config
 from tgi_llama.errors import ConfigError, Forbidden
 from tgi_llama.options.lora import OPTION, AdapterEntry, HubSource, hub_source, parse_entry
 
-from .files import check_model_file
+from .header import check_model_file
 
 Fetch = Callable[[HubSource, str], Path]
 """From an adapter on the hub, and what to call it in a message, to its file here. Blocks; raises
@@ -100,9 +100,12 @@ def find_adapter(source: str, *, place: str, fetch: Fetch) -> Path:
     return path
 
 
-def fetch_nothing(source: HubSource, place: str) -> Path:
-    """A ``Fetch`` for where there is no hub."""
-    raise ConfigError(f"{place}: there is no file {source.repo_id!r}, and nothing is downloaded")
+def fetch_from_hub(source: HubSource, place: str, *, checkpoint: Callable[[], None]) -> Path:
+    """A ``Fetch``. ``checkpoint`` is called often while a file arrives and may raise what is to end
+    that."""
+    from . import hub_adapter  # not at the top: huggingface_hub takes a while to import
+
+    return hub_adapter.fetch_adapter(source, place, checkpoint=checkpoint)
 
 
 def _shown(source: str) -> str:
