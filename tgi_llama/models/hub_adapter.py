@@ -16,9 +16,14 @@ _MOST_LISTED = 30
 
 
 def fetch_adapter(source: HubSource, place: str, *, checkpoint: Callable[[], None]) -> Path:
+    """``fetch_from`` the hub that the environment names."""
+    return fetch_from(Hub.from_environment(option=place, checkpoint=checkpoint), source)
+
+
+def fetch_from(hub: Hub, source: HubSource) -> Path:
     """The GGUF file that the source names, or the only one. Blocks; raises ConfigError and
-    StartError that begin with ``place``, and what ``checkpoint`` raises."""
-    hub = Hub.from_environment(option=place, checkpoint=checkpoint)
+    StartError that begin with ``hub.option``, and what ``hub.checkpoint`` raises."""
+    place = hub.option
     revision = source.revision or MAIN
     listing = hub.list_files(source.repo_id, revision)
     found = [one for one in choice.gguf_models(listing.files) if len(one.names) == 1]
