@@ -56,6 +56,11 @@ class GenerationError(RequestError):
     """The engine gave up on this request; the engine lives on (424)."""
 
 
+class AdapterError(RequestError):
+    """A LoRA adapter cannot be loaded: the file is missing or damaged, or not made for this model
+    (422). The message has llama.cpp's words where there are any. Everything is as it was."""
+
+
 class IncompleteGeneration(RequestError):
     """The stream ended without a terminal event (500)."""
 

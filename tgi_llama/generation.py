@@ -16,6 +16,18 @@ AdapterId = NewType("AdapterId", int)
 """One loading of a LoRA adapter. The same file loaded again has another one."""
 
 
+@attrs.frozen(kw_only=True)
+class AdapterFacts:
+    """What a loaded LoRA adapter is."""
+
+    n_bytes: int
+    """Memory that it takes beside the model."""
+    n_weights: int
+    """Matrices of the model that it changes."""
+    rank: int
+    """The largest of them all."""
+
+
 class FinishReason(enum.Enum):
     """Why a generation ended. The values are TGI's spelling on the native routes."""
 
