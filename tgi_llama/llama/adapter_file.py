@@ -122,7 +122,7 @@ def check_adapter_file(file: AdapterFile, *, n_experts: int, is_output_tied: boo
         )
     pairs = file.pairs
     if not pairs:
-        raise AdapterError("the file has no LoRA matrices")
+        raise AdapterError("the file has no LoRA matrices: it is not an adapter")
     for name, (a, b) in pairs.items():
         _check_pair(name, a, b, n_experts=n_experts)
         if name == "token_embd.weight" and is_output_tied:

@@ -109,9 +109,8 @@ class NativeLog:
             line, self._line = self._line.split("\n", 1)
             for lines in self._captured:
                 lines.append(line)
-            if (
-                line.strip(". ") and self._level >= self._quiet_below
-            ):  # dots are its progress bar; ours says more
+            # dots are its progress bar; ours says more
+            if line.strip(". ") and self._level >= self._quiet_below:
                 _log.log(self._level, "%s", line.rstrip())
 
 
