@@ -320,6 +320,10 @@ class StepReport(NamedTuple):
     """Giving out slots, copying, saving and restoring cells."""
     prefill_budget: int = 0
     """Prompt tokens that the step was allowed; 0 where no prompt was left to compute."""
+    n_switches: int = 0
+    """Changes of the LoRA adapter."""
+    switch_s: float = 0.0
+    """What those took; part of ``decode_s``."""
     placement: PlacementReport | None = None
     """None where nothing worth telling has changed since the last one."""
 

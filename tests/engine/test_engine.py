@@ -11,7 +11,7 @@ from fakes.runner import FakeRunner, FakeVocabulary
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tgi_llama.engine.assembly import EngineOptions, make_loop
-from tgi_llama.engine.decode_loop import CommandQueue, Publish
+from tgi_llama.engine.commands import CommandQueue, Publish
 from tgi_llama.engine.engine import DEGRADED_S, Engine, GenerationStream, LoadedCallback
 from tgi_llama.engine.kv_cache import plan_kv
 from tgi_llama.errors import (

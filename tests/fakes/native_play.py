@@ -10,7 +10,7 @@ from fakes.native import Loaded
 from tgi_llama.builtin.chat_format import PromptRenderer
 from tgi_llama.builtin.corpus import held_out_examples
 from tgi_llama.engine.assembly import EngineOptions, make_loop
-from tgi_llama.engine.decode_loop import Cancel, CommandQueue, Publication, Submit
+from tgi_llama.engine.commands import Cancel, CommandQueue, Publication, Submit
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.generation import (
     CacheOutcome,

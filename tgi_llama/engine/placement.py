@@ -51,7 +51,7 @@ from tgi_llama.engine.prefix_cache import (
 from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.engine.sequence import Phase, Sequence, age
 from tgi_llama.engine.slot_cells import SlotCells
-from tgi_llama.generation import CacheOutcome, TokenId
+from tgi_llama.generation import AdapterId, CacheOutcome, TokenId
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Placement:
     def save_ahead(self) -> bool:
         """For when nobody runs: see ``SlotCells.save_ahead``. Streams leave the less of a step the
         more they are, where it has a fixed target."""
-        spare_s = self.scheduler.budget.spare_s
+        spare_s = self.scheduler.current_budget.spare_s
         is_more = self.cells.save_ahead(min(spare_s(1), spare_s(self.plan.n_sequences)))
         self.cells.spent_s = 0.0
         self.log.has_changed = True
@@ -245,6 +245,16 @@ class Placement:
             return
         self.cache.retire(slot, length)
         self.cells.retire(slot)
+
+    def forget_adapter(self, adapter: AdapterId) -> None:
+        """Frees all cells that were computed with an adapter that no unfinished sequence has: idle
+        slots and saved states."""
+        self.log.has_changed = True
+        for holder in self.cache.holders(adapter):
+            if isinstance(holder, HostEntry):
+                self.cache.drop(holder)
+            else:
+                self.cells.empty(holder)
 
     # Slots
 
@@ -460,10 +470,12 @@ class Placement:
         self.log.n_preempted += 1
 
     def _patience_s(self) -> float | None:
-        """How long those that decode may be held up now; None where there are none."""
+        """How long those that decode may be held up now; None where there are none. What is moved
+        between steps holds all of them up, whosever turn it is."""
         phases = [each.phase for each in self.scheduler.running()]
         n_decode, n_prompts = phases.count(Phase.DECODE), phases.count(Phase.PREFILL)
-        return self.scheduler.budget.spare_s(n_decode, n_prompts=n_prompts) if n_decode else None
+        budget = self.scheduler.current_budget
+        return budget.spare_s(n_decode, n_prompts=n_prompts) if n_decode else None
 
 
 def _slot_of(sequence: Sequence) -> SlotId:
