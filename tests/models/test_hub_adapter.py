@@ -65,8 +65,12 @@ def test_fetch_takes_the_revision(fetch: Callable[..., bytes]) -> None:
 @pytest.mark.parametrize(
     ("files", "entry", "told"),
     [
-        (SEVERAL, "owner/name", "several GGUF files: a-F16.gguf (26 B), a-Q8_0.gguf"),
-        (SEVERAL, "owner/name:a-*", "several GGUF files: a-F16.gguf (26 B), a-Q8_0.gguf (25 B);"),
+        (SEVERAL, "owner/name", "several GGUF files: a-F16.gguf (26 bytes), a-Q8_0.gguf"),
+        (
+            SEVERAL,
+            "owner/name:a-*",
+            "several GGUF files: a-F16.gguf (26 bytes), a-Q8_0.gguf (25 bytes);",
+        ),
         (SEVERAL, "owner/name:Q4_0", "'owner/name' has no GGUF file 'Q4_0': a-F16.gguf"),
         ({"a.txt": b"a"}, "owner/name", "'owner/name' has no GGUF file"),
         ({"adapter_config.json": b"{}"}, "owner/name", "holds an adapter of PEFT"),
