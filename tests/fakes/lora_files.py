@@ -1,4 +1,4 @@
-"""Not fakes: LoRA adapters with random weights, in GGUF files like those of llama.cpp's converter."""
+"""Not fakes: LoRA adapters with random weights, in files as llama.cpp's converter writes them."""
 
 from pathlib import Path
 
