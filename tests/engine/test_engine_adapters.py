@@ -154,7 +154,7 @@ async def test_whoever_waits_is_told_when_the_thread_dies() -> None:
     told: list[EngineDead] = []
 
     async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-        with pytest.raises(EngineDead):
+        with pytest.RaisesGroup(EngineDead, flatten_subgroups=True):
             await engine.run(task_status=task_status)
 
     async def load() -> None:
