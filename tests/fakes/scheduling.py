@@ -35,9 +35,16 @@ def a_scheduler(
 
 
 def a_sequence(
-    number: int, n_prompt: int, *, n_new: int = 10_000, scored: bool = False
+    number: int,
+    n_prompt: int,
+    *,
+    n_new: int = 10_000,
+    scored: bool = False,
+    adapter: int | None = None,
 ) -> Sequence:
-    request = a_request([2] * n_prompt, max_new_tokens=n_new, prompt_logprobs=scored)
+    request = a_request(
+        [2] * n_prompt, max_new_tokens=n_new, prompt_logprobs=scored, adapter=adapter
+    )
     vocabulary = FakeVocabulary()
     return Sequence(
         request_id=RequestId(number),

@@ -141,7 +141,8 @@ class AdapterGroups:
         return following
 
     def spend(self, seconds: float, *, switch_s: float = 0.0) -> None:
-        """A step took so long, where several groups are here; ``switch_s`` of it went for a change of the adapter."""
+        """A step took so long, where several groups are here; ``switch_s`` of it went for a change
+        of the adapter."""
         self._last_s = seconds - switch_s
         self._spent_s += self._last_s
 
