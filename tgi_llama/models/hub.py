@@ -55,7 +55,7 @@ class Hub:
     """The option that error messages about a repository name."""
     n_tries: int = 4
     """How often a request or a transfer may fail in a row without having got any further."""
-    pause: Callable[[float], None] = time.sleep
+    pause: Callable[[float], None] = lambda seconds: time.sleep(seconds)
     """Waits between tries, for so many seconds."""
     checkpoint: Callable[[], None] = lambda: None
     """Called often while bytes arrive; may raise what is to end the download."""
