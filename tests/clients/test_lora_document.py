@@ -39,7 +39,7 @@ def test_requests_get_their_answers(lora_url: str) -> None:
             body = curl(at(lora_url, request.text))
             assert_like(json.loads(body), json.loads(answer.text))
             n_requests += 1
-    assert n_requests == 4
+    assert n_requests == 5
 
 
 def test_program_runs(lora_url: str, capsys: pytest.CaptureFixture[str]) -> None:
