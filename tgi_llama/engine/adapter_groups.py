@@ -94,6 +94,10 @@ class AdapterGroups:
     def __len__(self) -> int:
         return len(self._groups)
 
+    def __contains__(self, adapter: object) -> bool:
+        """Whether a sequence with that adapter has a slot."""
+        return adapter in self._groups
+
     @property
     def adapter(self) -> AdapterId | None:
         """Of the group whose turn it is."""
