@@ -24,7 +24,7 @@ _STATUS_OF_SIGNAL = 128
 
 def run(arguments: Sequence[str], *, program: str) -> int:
     """Fetches and prints the path; the exit status. Raises ConfigError and StartError."""
-    config = _parse(arguments, program=program)
+    config = parse(arguments, program=program)
     if config is not None:
         set_up_logs("info", json_output=False, stream=sys.stderr)
         with _ended_by_sigterm():
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str], *, program: str) -> Config | None:
+def parse(arguments: Sequence[str], *, program: str) -> Config | None:
     """None where the arguments only asked for help, which is printed. Raises ConfigError."""
     try:
         config = _command.main(list(arguments), prog_name=program, standalone_mode=False)
