@@ -20,7 +20,7 @@ ALLOWED = {
     "host_memory": set(),
     "options": {"cpus", "errors", "host_memory"},
     "config": {"options"},
-    "models": {"config", "errors"},
+    "models": {"config", "cpus", "errors", "logs", "options"},
     "logs": set(),
     "metrics_page": set(),
     "metrics": LEAVES | {"metrics_page"},
@@ -31,9 +31,11 @@ ALLOWED = {
     "validation": LEAVES | {"structured", "turns", "wire"},
     "engine": LEAVES | {"text"},
     "llama": LEAVES | {"config", "engine.model_runner", "engine.kv_cache", "host_memory", "text"},
+    "adapters": LEAVES | {"models", "options"},
     "admission": LEAVES | {"engine", "structured.compiler"},
     "server": LEAVES
-    | {"admission", "engine", "metrics", "structured", "text", "turns", "validation", "wire"},
+    | {"adapters", "admission", "engine", "metrics", "structured", "text", "turns"}
+    | {"validation", "wire"},
     "model_thread": LEAVES
     | {"config", "engine", "llama", "models"}
     | {"host_memory"},  # the engine, which knows no system, asks it
@@ -41,12 +43,12 @@ ALLOWED = {
     | {"config", "llama", "metrics", "model_thread", "models", "structured", "text", "turns"}
     | {"validation"},
     "service": LEAVES
-    | {"admission", "config", "engine", "metrics", "model_text", "model_thread", "models"}
-    | {"server", "text", "turns", "validation"},
-    "lifecycle": {"config", "errors", "models", "server", "service"},
+    | {"adapters", "admission", "config", "engine", "metrics", "model_text", "model_thread"}
+    | {"models", "server", "text", "turns", "validation"},
+    "lifecycle": {"config", "errors", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
-    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "options"},
-    "asgi": {"cli", "errors", "models", "service"},
+    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "models"} | {"options"},
+    "asgi": {"cli", "errors", "service"},
     "__main__": {"cli"},
     "builtin": set(),
 }
@@ -67,6 +69,7 @@ HOMES = {
         "wire",
         "text",
         "logs",
+        "models",  # the headers of safetensors files
         "structured",
         "turns",
         "validation",  # tools as a text in a prompt
@@ -77,6 +80,7 @@ HOMES = {
     "matplotlib": {"bench"},
     "prometheus_client": {"metrics", "metrics_page"},
     "trio": {
+        "adapters",
         "admission",
         "asgi",
         "bench",
@@ -89,10 +93,11 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"bench", "cli"},
+    "click": {"bench", "cli", "models"},  # models: the commands `convert` and `download`
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},
+    "huggingface_hub": {"models"},  # nowhere but in models/hub* and what these import
 }
 
 

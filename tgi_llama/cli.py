@@ -103,7 +103,23 @@ def _bench(arguments: Sequence[str], program: str) -> int:
     return command.run(arguments, program=program)
 
 
-_COMMANDS = {"bench": _SubCommand("URL", "Measure a server.", _bench)}
+def _convert(arguments: Sequence[str], program: str) -> int:
+    from tgi_llama.models import convert_command
+
+    return convert_command.run(arguments, program=program)
+
+
+def _download(arguments: Sequence[str], program: str) -> int:
+    from tgi_llama.models import download_command
+
+    return download_command.run(arguments, program=program)
+
+
+_COMMANDS = {
+    "bench": _SubCommand("URL", "Measure a server.", _bench),
+    "download": _SubCommand("MODEL", "Fetch a model from the Hugging Face hub.", _download),
+    "convert": _SubCommand("FOLDER", "Make a GGUF file of a model in safetensors.", _convert),
+}
 
 
 def _serve(config: Config) -> None:
@@ -249,7 +265,8 @@ def _type_of(option: Option) -> "click.ParamType[Any]":
     if option.kind is float:
         return _Number(min=option.minimum, max=option.maximum)
     if option.kind is Path:
-        return click.Path(exists=True, dir_okay=False, path_type=Path)
+        any_path = option.is_any_path
+        return click.Path(exists=not any_path, dir_okay=any_path, path_type=Path)
     return _Text(option)
 
 

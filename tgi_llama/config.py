@@ -12,6 +12,7 @@ from tgi_llama.options.checks import check
 from tgi_llama.options.http import HttpOptions
 from tgi_llama.options.llama_cpp import LlamaCppOptions
 from tgi_llama.options.log import LogOptions
+from tgi_llama.options.lora import LoraOptions
 from tgi_llama.options.model import ModelOptions
 from tgi_llama.options.no_effect import NoEffectOptions
 from tgi_llama.options.option import Option, options_of
@@ -28,6 +29,7 @@ class Config(
     BatchOptions,
     RequestOptions,
     LlamaCppOptions,
+    LoraOptions,
     ModelOptions,
 ):
     """All options with their final values. Raises ConfigError where they contradict each other.

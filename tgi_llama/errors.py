@@ -48,12 +48,29 @@ class ToolError(RequestError):
     """The request's tools and its choice of them contradict each other (422)."""
 
 
+class Forbidden(RequestError):
+    """What was asked for is not for this client (403)."""
+
+
+class AdapterNotFound(RequestError):
+    """There is no LoRA adapter of this name (404)."""
+
+
+class AdapterConflict(RequestError):
+    """The name is taken, or something is being done with it (409)."""
+
+
 class Overloaded(RequestError):
     """No permit is free (429)."""
 
 
 class GenerationError(RequestError):
     """The engine gave up on this request; the engine lives on (424)."""
+
+
+class AdapterError(RequestError):
+    """A LoRA adapter cannot be loaded: the file is missing or damaged, or not made for this model
+    (422). The message has llama.cpp's words where there are any. Everything is as it was."""
 
 
 class IncompleteGeneration(RequestError):

@@ -16,6 +16,18 @@ AdapterId = NewType("AdapterId", int)
 """One loading of a LoRA adapter. The same file loaded again has another one."""
 
 
+@attrs.frozen(kw_only=True)
+class AdapterFacts:
+    """What a loaded LoRA adapter is."""
+
+    n_bytes: int
+    """Memory that it takes beside the model."""
+    n_weights: int
+    """Matrices of the model that it changes."""
+    rank: int
+    """The largest of them all."""
+
+
 class FinishReason(enum.Enum):
     """Why a generation ended. The values are TGI's spelling on the native routes."""
 
@@ -308,6 +320,10 @@ class StepReport(NamedTuple):
     """Giving out slots, copying, saving and restoring cells."""
     prefill_budget: int = 0
     """Prompt tokens that the step was allowed; 0 where no prompt was left to compute."""
+    n_switches: int = 0
+    """Changes of the LoRA adapter."""
+    switch_s: float = 0.0
+    """What those took; part of ``decode_s``."""
     placement: PlacementReport | None = None
     """None where nothing worth telling has changed since the last one."""
 

@@ -18,6 +18,7 @@ long as in a row. Trio thread only, but for ``record_grammar``.
 """
 
 import enum
+from collections.abc import Iterable
 
 import attrs
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -163,6 +164,7 @@ class Metrics:
         self._init_own_metrics(limits)
         self._init_cache_metrics()
         self._init_grammar_metrics()
+        self._init_adapter_metrics()
 
     def _init_request_metrics(self, limits: MetricLimits) -> None:
         input_buckets = _hundredths(limits.max_input_tokens)
@@ -302,6 +304,16 @@ class Metrics:
             "Time to compile a grammar that was not known, or to refuse it",
         )
 
+    def _init_adapter_metrics(self) -> None:
+        self._adapters = self._gauge("tgi_llama_adapters", "LoRA adapters that requests can use")
+        self._adapter_names: frozenset[str] = frozenset()
+        self._adapter_generations = Counter(
+            "tgi_llama_adapter_generations",
+            "Generations that were submitted with a LoRA adapter",
+            ["adapter"],
+            registry=self._registry,
+        )
+
     def set_host_cache_limit(self, n_bytes: int) -> None:
         """Call once the limit is known: it may depend on what the model needs."""
         self._host_limit.set(n_bytes)
@@ -309,6 +321,17 @@ class Metrics:
     def set_n_slots(self, n_slots: int) -> None:
         """Call once the model is known: some get fewer than planned."""
         self._slots.set(n_slots)
+
+    def set_adapters(self, names: Iterable[str]) -> None:
+        """Call whenever they have changed. What is counted of those that are gone is dropped, so
+        that there are never more series than adapters."""
+        names = frozenset(names)
+        for name in self._adapter_names - names:
+            self._adapter_generations.remove(name)
+        for name in names - self._adapter_names:
+            self._adapter_generations.labels(name)
+        self._adapter_names = names
+        self._adapters.set(len(names))
 
     # --- one request ---
 
@@ -337,6 +360,10 @@ class Metrics:
         """Call for every generation, those that ``best_of`` will not choose too."""
         self._input_length.observe(n_prompt_tokens)
         self._max_new_tokens.observe(max_new_tokens)
+
+    def adapter_used(self, name: str) -> None:
+        """Call once per generation with an adapter, one of those that there are."""
+        self._adapter_generations.labels(name).inc()
 
     def generation_queued(self) -> None:
         """The queue grew by one; the next step reports its true length."""

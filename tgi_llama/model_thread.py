@@ -9,7 +9,7 @@ import attrs
 
 from tgi_llama.config import Config
 from tgi_llama.engine.assembly import EngineOptions, make_loop
-from tgi_llama.engine.decode_loop import CommandQueue, Publish
+from tgi_llama.engine.commands import CommandQueue, Publish
 from tgi_llama.engine.engine import LoadedCallback
 from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.generation import ModelDescription

@@ -8,11 +8,13 @@ import importlib.metadata
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 import trio
 from quart_trio import QuartTrio
 
+from tgi_llama.adapters import Adapters
 from tgi_llama.admission import Admission, ValidationWorkers
 from tgi_llama.config import Config
 from tgi_llama.engine.engine import Engine
@@ -21,7 +23,8 @@ from tgi_llama.generation import ModelDescription
 from tgi_llama.metrics import MetricLimits, Metrics
 from tgi_llama.model_text import load_grammars, load_templates, load_text, make_constraints
 from tgi_llama.model_thread import ModelThread
-from tgi_llama.models.files import ModelFiles
+from tgi_llama.models.adapters import AdapterSources, fetch_from_hub
+from tgi_llama.models.files import ModelFiles, resolve_model
 from tgi_llama.server.app import create_app
 from tgi_llama.server.services import Services, Settings
 from tgi_llama.text.template_files import GgufTemplates
@@ -46,6 +49,17 @@ class Service:
     """Cuts the running decode short; only while stopping."""
 
 
+async def find_model(config: Config) -> ModelFiles:
+    """``resolve_model`` on a worker thread, since it may download and convert. When cancelled it
+    does not wait for that: the thread gives up at the next piece of a file that arrives, and what
+    has arrived is kept for the next time. Raises ConfigError and StartError."""
+
+    def resolve() -> ModelFiles:
+        return resolve_model(config, checkpoint=trio.from_thread.check_cancelled)
+
+    return await trio.to_thread.run_sync(resolve, abandon_on_cancel=True)
+
+
 async def run_service(
     config: Config,
     files: ModelFiles,
@@ -59,6 +73,10 @@ async def run_service(
     # What is wrong with these is known before the model is loaded.
     load_templates(config, files, GgufTemplates())
     turn_format((), (), name=config.tool_format)
+    sources = AdapterSources.of(
+        config, partial(fetch_from_hub, checkpoint=trio.from_thread.check_cancelled)
+    )
+    adapter_files = await trio.to_thread.run_sync(sources.first, abandon_on_cancel=True)
     plan = plan_kv(
         layout=config.kv_layout,
         n_slots=config.max_batch_size,
@@ -84,11 +102,14 @@ async def run_service(
             metrics.set_n_slots(thread.description.n_slots)
             text = await load_text(config, files, thread)
             grammars = await load_grammars(config, thread, metrics, resources)
+            adapters = Adapters(engine, sources, files.model_id, observe=metrics.set_adapters)
+            await adapters.load_first(adapter_files)
             workers = ValidationWorkers(config.validation_workers)
             compilers = ValidationWorkers(config.validation_workers)
             async with trio.open_nursery() as worker_nursery:
                 await worker_nursery.start(workers.run)
                 await worker_nursery.start(compilers.run)
+                await worker_nursery.start(adapters.run)
                 admission = Admission(engine, workers, config.max_concurrent_requests, compilers)
                 constraints = make_constraints(config, text, grammars)
                 app = create_app(
@@ -101,7 +122,9 @@ async def run_service(
                             text.templates,
                             vocabulary=thread.vocab,
                             constraints=constraints,
+                            adapters=lambda: adapters.ids,
                         ),
+                        adapters=adapters,
                         tokenizer=text.tokenizer,
                         metrics=metrics,
                         model=thread.description,
@@ -149,6 +172,7 @@ def _settings(
         validation_workers=config.validation_workers,
         payload_limit_bytes=config.payload_limit,
         api_keys=config.api_key,
+        admin_keys=config.admin_api_key,
         cors_allow_origins=config.cors_allow_origin,
         tool_format=constraints.tool_format,
         docker_label=os.environ.get("DOCKER_LABEL") or None,

@@ -22,12 +22,19 @@ _OPTIONS = ("--max-batch-size", "4", "--max-input-tokens", "512", "--max-total-t
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """``python -m tgi_llama`` with the built-in model, without API keys."""
+    with running_server() as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running_server(*options: str, **variables: str) -> Iterator[str]:
+    """The address of a server that ends with the block."""
     kept = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     command = [sys.executable, "-m", "tgi_llama", "--hostname", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(
-        [*command, *_OPTIONS],
-        env=environment | {"N_THREADS": "1"},
+        [*command, *_OPTIONS, *options],
+        env=environment | {"N_THREADS": "1"} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

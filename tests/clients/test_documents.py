@@ -7,23 +7,32 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 
 import attrs
 import pytest
+from clients.examples import assert_like, at, curl, events
 from clients.snippets import ROOT, Block, blocks, quoted, rows, section
 from fakes.site import build_site
 
 from tgi_llama.bench import command as bench
 from tgi_llama.cli import parse
 from tgi_llama.config import Config, options
+from tgi_llama.models import download_command
 from tgi_llama.wire.generate_requests import GenerateParameters
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
 API = "docs/http-api.md"
 MIGRATING = "docs/migrating-from-tgi.md"
-DOCUMENTS = ("README.md", API, MIGRATING, "docs/structured-output.md", "docs/tools.md")
-ADDRESS = re.compile(r"(http://)?localhost:(3000|8080)\b")
+DOCUMENTS = (
+    "README.md",
+    API,
+    MIGRATING,
+    "docs/models.md",
+    "docs/structured-output.md",
+    "docs/tools.md",
+)
+COMMANDS = (*DOCUMENTS, "docs/lora.md")
+"""Where commands are looked at; see ``test_lora_document.py`` for the rest of the last."""
 
 # The clients' own oversights; see the tests of each.
 pytestmark = pytest.mark.filterwarnings(
@@ -44,10 +53,6 @@ def answered_requests() -> list[tuple[Block, Block]]:
             if request.text.startswith("curl ") and answer.language in ("json", "text"):
                 pairs.append((request, answer))
     return pairs
-
-
-def at(url: str, text: str) -> str:
-    return ADDRESS.sub(url, text)
 
 
 @pytest.mark.parametrize("block", in_language("python"), ids=lambda block: block.name)
@@ -88,43 +93,6 @@ def test_readme_requests_are_answered(server_url):
     assert json.loads(extraction["content"]) == {"name": "Anna", "age": 34, "city": "Oslo"}
     (made,) = call["tool_calls"]
     assert made["function"] == {"name": "get_weather", "arguments": '{"city": "Paris"}'}
-
-
-def curl(command: str) -> str:
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, check=True, timeout=30
-    )
-    assert done.stdout
-    return done.stdout
-
-
-def events(text: str) -> list[object]:
-    """``[DONE]`` stays a text."""
-    data = [line.removeprefix("data: ") for line in text.splitlines() if line]
-    return [one if one == "[DONE]" else json.loads(one) for one in data]
-
-
-def assert_like(got: object, expected: object, path: str = "") -> None:
-    """The same keys in the same order and the same types. A list may be longer or shorter, but not
-    empty where the other is not; its entries look like those of the example."""
-    assert kind(got) == kind(expected), f"{path}: {got!r} is not like {expected!r}"
-    if isinstance(expected, dict):
-        if "x" in expected:  # the keys are tokens
-            return
-        assert list(got) == list(expected), path
-        for key in expected:
-            assert_like(got[key], expected[key], f"{path}.{key}")
-    elif isinstance(expected, list):
-        assert bool(got) == bool(expected), path
-        for index, entry in enumerate(got):
-            example = expected[min(index, len(expected) - 1)]
-            assert_like(entry, example, f"{path}[{index}]")
-
-
-def kind(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return repr(value) if value is None else "boolean"
-    return "number" if isinstance(value, int | float) else type(value).__name__
 
 
 # --- tables ---
@@ -203,23 +171,31 @@ def commands(document: str) -> list[str]:
         if block.language in ("sh", "")
         for line in block.text.replace("\\\n", " ").splitlines()
     ]
-    return [line for line in lines if re.search(r"\btgi-llama\b|-m tgi_llama\b", line)]
+    return [
+        line
+        for line in lines
+        if re.search(r"\btgi-llama\b|-m tgi_llama\b", line) and not line.startswith("docker ")
+    ]
 
 
 @pytest.mark.parametrize(
-    "command", [c for document in DOCUMENTS for c in commands(document)], ids=lambda c: c[:60]
+    "command", [c for document in COMMANDS for c in commands(document)], ids=lambda c: c[:60]
 )
 def test_command_of_a_document_is_understood(command, monkeypatch, tmp_path):
     for model in set(re.findall(r"/models/([\w.-]+)", command)):
         (tmp_path / model).touch()
-    words = shlex.split(command.rpartition("&&")[2].replace("/models/", f"{tmp_path}/"))
+    command = command.replace("/models/", f"{tmp_path}/").replace(" /adapters", f" {tmp_path}")
+    words = shlex.split(command.rpartition("&&")[2])
     while re.match(r"[A-Z_]+=", words[0]):
         monkeypatch.setenv(*words.pop(0).split("=", 1))
     program = 1 if words[0] == "tgi-llama" else 3
     if words[program:][:1] == ["bench"]:
         assert bench.parse(words[program + 1 :], program="tgi-llama bench") is not None
         return
-    config = parse(words[program:])
+    if words[program:][:1] == ["download"]:
+        config = download_command.parse(words[program + 1 :], program="tgi-llama download")
+    else:
+        config = parse(words[program:])
     assert isinstance(config, Config)
     for name in ("model_gguf", "port", "max_total_tokens"):
         if name.upper() in os.environ:

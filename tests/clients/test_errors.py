@@ -144,7 +144,7 @@ HUB = huggingface_hub.errors
     ("fields", "engine", "settings", "expected", "words"),
     [
         ({"top_k": -1}, None, {}, HUB.ValidationError, "`top_k` must be strictly positive"),
-        ({"adapter_id": "x"}, None, {}, HUB.ValidationError, "`adapter_id` is not supported"),
+        ({"adapter_id": "x"}, None, {}, HUB.ValidationError, "`adapter_id` must name an adapter"),
         ({}, None, OVERLOADED, HUB.OverloadedError, "Model is overloaded"),
         ({}, BROKEN, {}, HUB.GenerationError, "no memory"),
         ({}, INCOMPLETE, {}, HUB.TextGenerationError, "Incomplete generation"),

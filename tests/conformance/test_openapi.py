@@ -81,18 +81,22 @@ async def test_key_is_asked_for_where_a_route_is_guarded(make_site):
             for route in route_table(site.services)
             if route.needs_key
         }
+        admin = {route.name for route in route_table(site.services) if route.is_admin}
         document = json.loads(await (await site.client().get("/api-doc/openapi.json")).get_data())
         for method, _, operation in operations(document):
             is_guarded = (method, operation["operationId"]) in guarded
-            assert operation.get("security") == (security if is_guarded else None)
-            assert ("401" in operation["responses"]) is is_guarded
+            is_admin = operation["operationId"] in admin
+            expected = [{"admin": []}] if is_admin else security if is_guarded else None
+            assert operation.get("security") == expected
+            assert ("401" in operation["responses"]) is (is_guarded or is_admin)
+            assert ("403" in operation["responses"]) is is_admin
 
 
 async def test_errors_of_every_route_are_described(document):
     for method, path, operation in operations(document):
         statuses = set(operation["responses"])
         assert statuses >= (POST_STATUSES if method == "post" else {"405", "500"})
-        assert ("404" in statuses) is ("{" in path)
+        assert ("404" in statuses) is ("{" in path or path == "/v1/unload_lora_adapter")
         if method == "post":
             assert (statuses >= {"424", "429"}) is (path in GENERATING)
         for status, response in operation["responses"].items():
@@ -404,6 +408,29 @@ async def test_failure_is_as_described(make_site, path, engine, settings, status
         assert response.status_code == status
     operation = document["paths"][path]["post"]
     check_response(document, operation, response, await response.get_data())
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "key", "status"),
+    [
+        ("load", {"lora_name": "pirate", "lora_path": "owner/pirate"}, "admin", 422),
+        ("load", {"lora_name": "loaded", "lora_path": "owner/pirate"}, "admin", 409),
+        ("load", {"lora_name": "pirate", "lora_path": "/etc/passwd"}, "admin", 403),
+        ("load", {"lora_name": "pirate"}, "admin", 422),
+        ("load", {}, "user", 403),
+        ("load", {}, "wrong", 401),
+        ("unload", {"lora_name": "loaded"}, "admin", 200),
+        ("unload", {"lora_name": "pirate"}, "admin", 404),
+    ],
+)
+async def test_admin_route_answers_as_described(make_site, action, body, key, status):
+    site = await make_site(adapters=("loaded",), admin_keys=("admin",), api_keys=("user",))
+    document = await document_of(site)
+    path = f"/v1/{action}_lora_adapter"
+    headers = {"authorization": f"Bearer {key}"}
+    response = await site.client().post(path, json=body, headers=headers)
+    assert response.status_code == status
+    check_response(document, document["paths"][path]["post"], response, await response.get_data())
 
 
 async def test_wrong_method_and_unknown_name_are_as_described(make_site):

@@ -169,7 +169,8 @@ def test_rule_inputs_as_long_as_allowed_are_accepted() -> None:
             "`stop`",
         ),
         ({"best_of": 2, "seed": 1, "do_sample": True, "top_n_tokens": 9}, "`seed`"),
-        ({"top_n_tokens": 9, "truncate": 0}, "`top_n_tokens`"),
+        ({"top_n_tokens": 9, "adapter_id": "x"}, "`top_n_tokens`"),
+        ({"adapter_id": "x", "truncate": 0}, "`adapter_id`"),
         ({"truncate": 0, "max_new_tokens": 99}, "`truncate`"),
     ],
 )
@@ -179,14 +180,10 @@ def test_rule_first_broken_one_wins(parameters: dict[str, object], first: str) -
     assert str(caught.value).startswith(first)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("adapter_id", "x"),
-    ],
-)
-def test_unsupported_parameter_is_refused_by_name(name: str, value: object) -> None:
+def test_rule_adapter_that_there_is_not_is_refused_by_name() -> None:
     with pytest.raises(ValidationError) as caught:
-        validate(**{name: value})
-    assert str(caught.value) == f"`{name}` is not supported by this server"
-    assert caught.value.field == f"parameters.{name}"
+        validate(adapter_id="x")
+    assert str(caught.value) == (
+        "`adapter_id` must name an adapter, and this server has none. Given: 'x'"
+    )
+    assert caught.value.field == "parameters.adapter_id"

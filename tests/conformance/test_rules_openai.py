@@ -170,7 +170,6 @@ def test_rule_unusable_prompt_is_named_by_its_place(prompt: object, field: str) 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("adapter_id", "x"),
         ("tools", [{"function": {"name": "f"}}]),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "x"}),

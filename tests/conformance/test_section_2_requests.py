@@ -162,11 +162,10 @@ async def test_2_3_other_parameters_reach_the_engine(make_site):
     assert request.prompt_logprobs
 
 
-async def test_2_3_what_is_not_supported_is_refused_by_name(make_site):
-    text = await refused(
-        await make_site(), "/generate", {"inputs": "a", "parameters": {"adapter_id": "x"}}
-    )
-    assert text == "Input validation error: `adapter_id` is not supported by this server"
+async def test_2_3_adapter_that_there_is_not_is_refused_with_those_there_are(make_site):
+    payload = {"inputs": "a", "parameters": {"adapter_id": "x"}}
+    text = await refused(await make_site(adapters=("b", "a")), "/generate", payload)
+    assert text == "Input validation error: `adapter_id` must be one of a, b. Given: 'x'"
 
 
 async def test_2_4_permit_is_held_to_the_end_and_given_back(make_site):
@@ -307,7 +306,6 @@ async def test_2_12_fields_that_change_nothing_are_ignored(make_site, name):
         ("prediction", {"type": "content", "content": "x"}),
         ("tools", [{"function": {"name": "f"}}]),
         ("web_search_options", {}),
-        ("adapter_id", "x"),
     ],
 )
 async def test_2_12_fields_that_promise_something_are_refused_by_name(make_site, name, value):

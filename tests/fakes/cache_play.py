@@ -118,7 +118,12 @@ def a_play(
 
 
 def wants(
-    prompt: list[int], n: int = 4, *, seed: int = 0, prompt_logprobs: bool = False
+    prompt: list[int],
+    n: int = 4,
+    *,
+    seed: int = 0,
+    prompt_logprobs: bool = False,
+    adapter: int | None = None,
 ) -> GenerationRequest:
     """A request that gives exactly ``n`` tokens."""
     return a_request(
@@ -127,6 +132,7 @@ def wants(
         sampling=SamplingParameters(seed=seed),
         ignore_eos=True,
         prompt_logprobs=prompt_logprobs,
+        adapter=adapter,
     )
 
 

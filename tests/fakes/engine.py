@@ -4,10 +4,14 @@
 ``FakeEngine(branches=[generated("a"), generated("b")])`` each generation of a prompt with its own.
 With ``gate`` set, a stream waits for that event before it gives the token of index ``gate_at``. A
 request with ``prompt_logprobs`` finds its prompt in its first event, one character per id.
+
+Every file is an adapter of its model, unless ``adapter_error`` is set; with ``adapter_gate`` set a
+load waits for that event.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +20,8 @@ import trio
 
 from tgi_llama.errors import RequestError, ShuttingDown
 from tgi_llama.generation import (
+    AdapterFacts,
+    AdapterId,
     Failed,
     Finish,
     FinishReason,
@@ -130,7 +136,10 @@ class FakeStream:
         if self.request.prompt_logprobs:
             events = _with_prompt(events, self.request)
         self._events = list(events)
+        adapter = self.request.adapter
+        assert adapter is None or adapter in self.engine.adapters, "the engine would fail it"
         self.engine.n_opened += 1
+        self.engine.running.append(self.request)
         self.engine.requests.append(self.request)
         self.engine.opened.set()
         return self
@@ -142,6 +151,8 @@ class FakeStream:
         traceback: TracebackType | None,
     ) -> None:
         self.engine.n_closed += 1
+        self.engine.running.remove(self.request)
+        self.engine.one_closed.set()
         if not self._ended:
             self.engine.n_cancelled += 1
         if self.engine.n_open == 0:
@@ -203,6 +214,15 @@ class FakeEngine:
     """Set when the first stream opens."""
     all_closed: trio.Event = attrs.field(factory=trio.Event)
     """Set when the last open stream has been left."""
+    one_closed: trio.Event = attrs.field(factory=trio.Event)
+    """Set when a stream has been left; replaced by whoever waits for the next."""
+    running: list[GenerationRequest] = attrs.field(factory=list)
+    adapters: dict[AdapterId, tuple[Path, float]] = attrs.field(factory=dict)
+    """What is loaded: file and scale."""
+    unloading: list[AdapterId] = attrs.field(factory=list)
+    """What was asked to be unloaded, each time."""
+    adapter_error: RequestError | None = None
+    adapter_gate: trio.Event | None = None
 
     @property
     def n_open(self) -> int:
@@ -223,6 +243,26 @@ class FakeEngine:
                 stack.enter_context(FakeStream(self, request, script))
                 for request, script in zip(requests, scripts, strict=True)
             )
+
+    async def load_adapter(
+        self, adapter: AdapterId, path: Path, *, scale: float = 1.0
+    ) -> AdapterFacts:
+        assert adapter not in self.adapters
+        await trio.lowlevel.checkpoint()
+        if self.adapter_gate is not None:
+            await self.adapter_gate.wait()
+        if self.adapter_error is not None:
+            raise self.adapter_error
+        self.adapters[adapter] = (path, scale)
+        return AdapterFacts(n_bytes=1000, n_weights=4, rank=8)
+
+    async def unload_adapter(self, adapter: AdapterId) -> None:
+        self.unloading.append(adapter)
+        await trio.lowlevel.checkpoint()
+        while any(request.adapter == adapter for request in self.running):
+            self.one_closed = trio.Event()
+            await self.one_closed.wait()
+        del self.adapters[adapter]
 
     def stop(self, error: RequestError | None = None) -> None:
         self.closed = error or ShuttingDown("the server is shutting down")

@@ -3,6 +3,7 @@
 import queue
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import attrs
 from fakes.native import Loaded
@@ -10,9 +11,18 @@ from fakes.native import Loaded
 from tgi_llama.builtin.chat_format import PromptRenderer
 from tgi_llama.builtin.corpus import held_out_examples
 from tgi_llama.engine.assembly import EngineOptions, make_loop
-from tgi_llama.engine.decode_loop import Cancel, CommandQueue, Publication, Submit
+from tgi_llama.engine.commands import (
+    Answer,
+    Cancel,
+    CommandQueue,
+    LoadAdapter,
+    Publication,
+    Submit,
+    UnloadAdapter,
+)
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.generation import (
+    AdapterId,
     CacheOutcome,
     Constraint,
     Failed,
@@ -43,6 +53,7 @@ def native_request(
     logprobs: bool = False,
     prompt_logprobs: bool = False,
     constraint: Constraint | None = None,
+    adapter: AdapterId | None = None,
 ) -> GenerationRequest:
     """A greedy request unless ``sampling`` says otherwise."""
     return GenerationRequest(
@@ -57,6 +68,7 @@ def native_request(
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         constraint=constraint,
+        adapter=adapter,
     )
 
 
@@ -69,6 +81,9 @@ class NativePlay:
         self.n_prefilled = 0
         """Prompt tokens computed."""
         self.n_preempted = 0
+        self.answers: dict[int, Answer] = {}
+        """To commands, by ticket."""
+        self.n_switches = 0
         self.outcomes: Counter[CacheOutcome] = Counter()
         self._n_requests = 0
         self._commands: CommandQueue = queue.SimpleQueue()
@@ -91,6 +106,14 @@ class NativePlay:
         pairs = tuple(zip(ids, requests, strict=True))
         self._commands.put(Submit(pairs, submitted=float(ids[0])))
         return ids
+
+    def load(self, adapter: AdapterId, path: Path, *, scale: float = 1.0) -> None:
+        """Not answered before the next step."""
+        self._commands.put(LoadAdapter(ticket=adapter, adapter=adapter, path=path, scale=scale))
+
+    def unload(self, adapter: AdapterId) -> None:
+        """Its ticket is -1 less the adapter's number."""
+        self._commands.put(UnloadAdapter(ticket=-1 - adapter, adapter=adapter))
 
     def cancel(self, request_id: RequestId) -> None:
         self.cancelled.add(request_id)
@@ -122,6 +145,8 @@ class NativePlay:
 
     def _publish(self, publication: Publication) -> None:
         report = publication.report
+        self.answers.update({answer.ticket: answer for answer in publication.answers})
+        self.n_switches += report.n_switches
         self.n_prefilled += report.n_prefill_tokens
         if report.placement is not None:
             self.n_preempted += report.placement.n_preempted

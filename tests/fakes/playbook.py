@@ -6,12 +6,23 @@ import queue
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import attrs
-from fakes.runner import EOS, FakeRunner, FakeVocabulary, noisy
+from fakes.runner import EOS, FakeRunner, FakeVocabulary, noisy, under
 
 from tgi_llama.engine.assembly import EngineOptions, make_loop
-from tgi_llama.engine.decode_loop import Cancel, CommandQueue, DecodeLoop, Publication, Stop, Submit
+from tgi_llama.engine.commands import (
+    Answer,
+    Cancel,
+    CommandQueue,
+    LoadAdapter,
+    Publication,
+    Stop,
+    Submit,
+    UnloadAdapter,
+)
+from tgi_llama.engine.decode_loop import DecodeLoop
 from tgi_llama.engine.kv_cache import KvPlan, plan_kv
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.placement import Placement
@@ -21,6 +32,7 @@ from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.engine.sequence import Phase
 from tgi_llama.errors import ShuttingDown
 from tgi_llama.generation import (
+    AdapterId,
     CacheOutcome,
     Constraint,
     Failed,
@@ -49,6 +61,7 @@ def a_request(
     n_prompt_top_tokens: int = 0,
     constraint: Constraint | None = None,
     shown_controls: frozenset[TokenId] = frozenset(),
+    adapter: int | None = None,
 ) -> GenerationRequest:
     """A greedy request unless ``sampling`` says otherwise."""
     return GenerationRequest(
@@ -66,6 +79,7 @@ def a_request(
         n_prompt_top_tokens=n_prompt_top_tokens,
         constraint=constraint,
         shown_controls=shown_controls,
+        adapter=None if adapter is None else AdapterId(adapter),
     )
 
 
@@ -80,6 +94,9 @@ class Unbounded:
 
     def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float:
         return self.target_s(n_decode, n_prompts=n_prompts)
+
+    def step_s(self, n_decode: int) -> float:  # noqa: ARG002 - the protocol's
+        return 0.0
 
     def chunk_s(self, n_tokens: int) -> float:  # noqa: ARG002 - the protocol's
         return 0.0
@@ -110,6 +127,8 @@ class Playbook:
     budget: StepBudget = attrs.field(factory=Unbounded)
     publications: list[Publication] = attrs.field(factory=list, init=False)
     events: dict[RequestId, list[StreamEvent]] = attrs.field(init=False)
+    answers: dict[int, Answer] = attrs.field(factory=dict, init=False)
+    """To commands, by ticket."""
     plan: KvPlan = attrs.field(init=False)
     scheduler: Scheduler = attrs.field(init=False)
     placement: Placement = attrs.field(init=False)
@@ -160,6 +179,17 @@ class Playbook:
         self.commands.put(Submit(pairs, submitted=float(ids[0])))
         return ids
 
+    def load(self, *adapters: int, path: str = "adapter.gguf") -> None:
+        """Commands to load the adapters."""
+        for adapter in adapters:
+            self.commands.put(
+                LoadAdapter(ticket=adapter, adapter=AdapterId(adapter), path=Path(path), scale=1.0)
+            )
+
+    def unload(self, adapter: int) -> None:
+        """Its ticket is -1 less the adapter's number."""
+        self.commands.put(UnloadAdapter(ticket=-1 - adapter, adapter=AdapterId(adapter)))
+
     def cancel(self, request_id: RequestId) -> None:
         self.commands.put(Cancel(request_id))
 
@@ -201,9 +231,12 @@ class Playbook:
             if slot in owners:
                 assert len(cells) == owners[slot].n_cached
                 assert cells == owners[slot].tokens[: len(cells)], "cells of another prompt"
+                adapter = owners[slot].request.adapter
+                assert not cells or self.runner.made_with[slot] == adapter
             elif cells:
                 assert placement.slots.is_idle(SlotId(slot)), "cells without an owner"
                 assert tuple(cells) == placement.cache.tokens(SlotId(slot))
+                assert SlotId(slot) in placement.cache.holders(self.runner.made_with[slot])
 
     def _check_streams(self) -> None:
         for sequence in self.scheduler.running():
@@ -271,6 +304,7 @@ class Playbook:
 
     def _publish(self, publication: Publication) -> None:
         self.publications.append(publication)
+        self.answers.update({answer.ticket: answer for answer in publication.answers})
         for request_id, event in publication.events:
             events = self.events[request_id]
             assert not events or not is_terminal(events[-1]), "nothing follows a terminal event"
@@ -286,7 +320,7 @@ def alone(request: GenerationRequest) -> list[int]:
     tokens: list[int] = list(request.prompt_ids)
     n_most = len(tokens) + request.stopping.max_new_tokens
     while len(tokens) < n_most:
-        tokens.append(sampler.choose(noisy(tokens)))
+        tokens.append(sampler.choose(noisy(under(request.adapter, tokens))))
         if tokens[-1] == EOS and not request.stopping.ignore_eos:
             break
     return tokens[len(request.prompt_ids) :]

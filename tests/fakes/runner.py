@@ -2,7 +2,8 @@
 
 ``FakeRunner`` keeps the tokens of every slot and is as strict about batches as llama.cpp. What
 comes after a slot's tokens is up to ``script``. ``failures`` holds exceptions for the next decodes.
-``layout`` and ``can_cut`` say which kind of memory it plays.
+``layout`` and ``can_cut`` say which kind of memory it plays. Every slot and every saved state knows
+with which adapter its cells were computed, and they are used with no other.
 """
 
 import functools
@@ -10,6 +11,8 @@ import itertools
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import attrs
 import numpy as np
@@ -17,18 +20,24 @@ from numpy.typing import NDArray
 
 from tgi_llama.engine.model_runner import Batch, Logits, SavedState, SlotId
 from tgi_llama.errors import (
+    AdapterError,
     DecodeAborted,
     DecodeError,
     DecodeFailed,
     InvalidBatch,
     OutOfCells,
 )
-from tgi_llama.generation import TokenId
+from tgi_llama.generation import AdapterFacts, AdapterId, TokenId
 
 EOS = TokenId(1)
 
 Script = Callable[[Sequence[int]], int | Logits]
 """From the tokens of a slot to the next token, or to a whole row of logits."""
+
+
+def under(adapter: AdapterId | None, tokens: Sequence[int]) -> Sequence[int]:
+    """What a script is asked for tokens that are computed with an adapter."""
+    return tokens if adapter is None else [-1 - adapter, *tokens]
 
 
 def counting(tokens: Sequence[int]) -> int:
@@ -92,6 +101,16 @@ class FakeRunner:
     cells: dict[int, list[int]] = attrs.field(init=False)
     """The tokens of each slot."""
     before_decode: Callable[[], None] = lambda: None
+    switch_s: float = 0.0
+    adapters: dict[AdapterId, tuple[Path, float]] = attrs.field(factory=dict)
+    """The loaded ones: file and scale. A file named ``bad...`` is not an adapter."""
+    n_switches: int = 0
+    made_with: dict[int, AdapterId | None] = attrs.field(init=False)
+    """The adapter of each slot's cells."""
+    _saved_with: "WeakKeyDictionary[SavedState, AdapterId | None]" = attrs.field(
+        factory=WeakKeyDictionary, init=False
+    )
+    _adapter: AdapterId | None = attrs.field(default=None, init=False)
     _owned: dict[int, list[int]] = attrs.field(init=False)
     """The cells that those tokens are in."""
     _new_cells: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
@@ -101,6 +120,7 @@ class FakeRunner:
         assert self.layout in ("streams", "unified")
         self.cells = {slot: [] for slot in range(self.n_slots)}
         self._owned = {slot: [] for slot in range(self.n_slots)}
+        self.made_with = dict.fromkeys(range(self.n_slots))
 
     @property
     def max_outputs(self) -> int:
@@ -113,20 +133,40 @@ class FakeRunner:
         if failure is not None and not isinstance(failure, DecodeAborted | DecodeFailed):
             raise failure  # those two leave cells behind
         self._check(batch)
+        self.n_switches += batch.adapter != self._adapter
+        self._adapter = batch.adapter
         self._rows = {}
         row = 0
         for run in batch.runs:
             tokens = self.cells[run.slot]
+            self.made_with[run.slot] = batch.adapter
             self._fill(run.slot, batch.tokens[row : row + run.n_tokens].tolist())
             row += run.n_tokens
             for n_after in range(run.n_outputs):
                 known = tokens[: len(tokens) - n_after]
-                self._rows[row - 1 - n_after] = self._logits(known)
+                self._rows[row - 1 - n_after] = self._logits(under(batch.adapter, known))
         if failure is not None:
             if not self.can_cut:
                 for slot in self.cells:
                     self.clear(SlotId(slot))
             raise failure
+
+    def load_adapter(self, adapter: AdapterId, path: Path, *, scale: float) -> AdapterFacts:
+        if adapter in self.adapters:
+            raise ValueError(f"adapter {adapter} is loaded already")
+        if path.name.startswith("bad"):
+            raise AdapterError(f"{path} is not an adapter")
+        self.adapters[adapter] = (path, scale)
+        return AdapterFacts(n_bytes=1000, n_weights=2, rank=4)
+
+    def free_adapter(self, adapter: AdapterId) -> None:
+        del self.adapters[adapter]
+        assert adapter not in self.adapters_of_cells(), "cells are left that nobody may use"
+
+    def adapters_of_cells(self) -> set[AdapterId | None]:
+        """With which adapters the cells in slots and in saved states that still exist were made."""
+        in_slots = {self.made_with[slot] for slot, cells in self.cells.items() if cells}
+        return in_slots | set(self._saved_with.values())
 
     def logits(self, row: int) -> Logits:
         return self._rows[row]
@@ -155,6 +195,7 @@ class FakeRunner:
             raise ValueError(f"slot {source} has {self.length(source)} positions, not {length}")
         if length < self.shortest_copy(source):
             return False
+        self.made_with[target] = self.made_with[source]
         if self.layout == "unified":
             self.cells[target].extend(self.cells[source][:length])
             self._owned[target].extend(self._owned[source][:length])
@@ -169,13 +210,16 @@ class FakeRunner:
         data = self._tokens_as_bytes(slot)
         if self.n_bytes_free is not None and data.nbytes > self.n_bytes_free:
             raise MemoryError(f"{data.nbytes} bytes")
-        return SavedState(self.length(slot), data)
+        state = SavedState(self.length(slot), data)
+        self._saved_with[state] = self.made_with[slot]
+        return state
 
     def restore(self, slot: SlotId, state: SavedState) -> bool:
         if self.cells[slot]:
             raise ValueError(f"slot {slot} is not empty")
         if not self._has_room(slot, state.length):
             return False
+        self.made_with[slot] = self._saved_with[state]
         self._fill(slot, state.data.view(np.int32).tolist())
         return True
 
@@ -210,7 +254,11 @@ class FakeRunner:
         assert len(set(slots)) == len(slots), "a slot's tokens must stand together"
         assert all(0 <= run.n_outputs <= run.n_tokens for run in batch.runs)
         assert sum(run.n_outputs for run in batch.runs) <= self.max_outputs
+        if batch.adapter is not None and batch.adapter not in self.adapters:
+            raise InvalidBatch(f"adapter {batch.adapter} is not loaded")
         for run in batch.runs:
+            is_own = not self.cells[run.slot] or self.made_with[run.slot] == batch.adapter
+            assert is_own, f"slot {run.slot} has cells of another adapter"
             if self.length(run.slot) != run.start:
                 raise InvalidBatch(f"position {run.start} after {self.length(run.slot)} cells")
             if self.layout == "streams" and not self._has_room(run.slot, run.n_tokens):

@@ -24,8 +24,10 @@ _FLAT = np.zeros(64, dtype=np.float32)
 def a_scheduler(
     *, budget: int = 10**9, max_batch: int = 64, max_prefill: int = 10**9, max_outputs: int = 99
 ) -> Scheduler:
+    each = Budget(now=budget)
     return Scheduler(
-        budget=Budget(now=budget),
+        budget=each,
+        adapters_budget=each,
         max_batch_tokens=max_batch,
         max_prefill_tokens=max_prefill,
         max_outputs=max_outputs,
@@ -33,9 +35,16 @@ def a_scheduler(
 
 
 def a_sequence(
-    number: int, n_prompt: int, *, n_new: int = 10_000, scored: bool = False
+    number: int,
+    n_prompt: int,
+    *,
+    n_new: int = 10_000,
+    scored: bool = False,
+    adapter: int | None = None,
 ) -> Sequence:
-    request = a_request([2] * n_prompt, max_new_tokens=n_new, prompt_logprobs=scored)
+    request = a_request(
+        [2] * n_prompt, max_new_tokens=n_new, prompt_logprobs=scored, adapter=adapter
+    )
     vocabulary = FakeVocabulary()
     return Sequence(
         request_id=RequestId(number),

@@ -6,7 +6,7 @@ import trio
 from fakes.engine import text_events
 from trio.testing import wait_all_tasks_blocked
 
-from tgi_llama.engine.decode_loop import Publication, Stop, Submit
+from tgi_llama.engine.commands import Publication, Stop, Submit
 from tgi_llama.generation import StepReport
 
 REPORT = StepReport(

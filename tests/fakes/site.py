@@ -5,18 +5,21 @@
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 import trio
+from fakes.adapters import adapter_file, fetch_nothing
 from fakes.engine import START, FakeEngine, character
 from fakes.raw_client import RawClient
 from quart.typing import TestClientProtocol
 from quart_trio import QuartTrio
 
+from tgi_llama.adapters import Adapters
 from tgi_llama.admission import Admission, ValidationWorkers
 from tgi_llama.generation import ModelDescription, TokenId
 from tgi_llama.metrics import MetricLimits, Metrics
+from tgi_llama.models.adapters import AdapterSources
 from tgi_llama.server.app import create_app
 from tgi_llama.server.listener import HttpServer, bind
 from tgi_llama.server.services import Services, Settings
@@ -148,14 +151,30 @@ async def build_site(
     max_best_of: int = 2,
     model_id: str = "test/model",
     constraints: Constraints | None = None,
+    adapters: Sequence[str] = (),
+    sources: AdapterSources | None = None,
     **settings: object,
 ) -> Site:
-    """The fake engine's timings are 1.0, 1.25, 1.5 and 2.0. Drawn seeds are 7, 8, ..."""
+    """The fake engine's timings are 1.0, 1.25, 1.5 and 2.0. Drawn seeds are 7, 8, ...
+
+    ``adapters``: names of LoRA adapters that are loaded at the start.
+    """
     engine = engine or FakeEngine()
     limits = attrs.evolve(LIMITS, max_best_of=max_best_of)
     workers = ValidationWorkers(1)
     await nursery.start(workers.run)
     tokenizer = CharacterTokenizer()
+    metrics = Metrics(
+        MetricLimits(max_input_tokens=100, max_total_tokens=200, n_cells=800, n_slots=4)
+    )
+    registry = Adapters(
+        engine,
+        sources or AdapterSources(fetch=fetch_nothing),
+        model_id,
+        observe=metrics.set_adapters,
+    )
+    await registry.load_first([adapter_file(name) for name in adapters])
+    await nursery.start(registry.run)
     services = Services(
         settings=Settings(  # type: ignore[arg-type]
             model_id=model_id,
@@ -173,11 +192,11 @@ async def build_site(
             vocabulary=CharacterVocabulary(),
             constraints=constraints or Constraints(),
             draw_seed=itertools.count(7).__next__,
+            adapters=lambda: registry.ids,
         ),
+        adapters=registry,
         tokenizer=tokenizer,
-        metrics=Metrics(
-            MetricLimits(max_input_tokens=100, max_total_tokens=200, n_cells=800, n_slots=4)
-        ),
+        metrics=metrics,
         model=MODEL,
         is_healthy=lambda: is_healthy,
         clock=clock,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import attrs
 
-from tgi_llama.engine.decode_loop import (
+from tgi_llama.engine.commands import (
     Cancel,
     Command,
     CommandQueue,

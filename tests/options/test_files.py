@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tgi_llama.errors import ConfigError
-from tgi_llama.options.files import api_keys, template_text
+from tgi_llama.options.files import keys_of, template_text
 
 
 @pytest.mark.parametrize("given", [None, "{{ messages[0].content }}", "{{ x }}" * 10_000])
@@ -35,20 +35,22 @@ def test_template_text_binary_file_raises(tmp_path: Path) -> None:
         template_text(str(file))
 
 
-def test_api_keys_without_file_are_none() -> None:
-    assert api_keys(None) == ()
+def test_keys_without_file_are_those_given() -> None:
+    assert keys_of((), None, flag="--api-key") == ()
+    assert keys_of(("x",), None, flag="--api-key") == ("x",)
 
 
-def test_api_keys_blank_lines_are_skipped(tmp_path: Path) -> None:
+def test_keys_of_a_file_come_after_those_given_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("\na b\n\n c\n")
 
-    assert api_keys(file) == ("a b", "c")
+    assert keys_of(("x",), file, flag="--api-key") == ("x", "a b", "c")
 
 
-def test_api_keys_empty_file_raises(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["--api-key", "--admin-api-key"])
+def test_keys_empty_file_raises(tmp_path: Path, flag: str) -> None:
     file = tmp_path / "keys"
     file.write_text(" \n")
 
-    with pytest.raises(ConfigError, match="--api-key-file: no key in the file"):
-        api_keys(file)
+    with pytest.raises(ConfigError, match=f"{flag}-file: no key in the file"):
+        keys_of((), file, flag=flag)

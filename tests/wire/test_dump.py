@@ -15,6 +15,7 @@ from tgi_llama.wire.generate_responses import (
     ErrorBody,
     GenerateResponse,
     Info,
+    LoraAdapter,
     PrefillToken,
     StreamDetails,
     StreamResponse,
@@ -60,6 +61,7 @@ INFO = Info(
     kv_device="CPU",
     tool_format="hermes",
     split_mode="layer",
+    lora_adapters=(LoraAdapter(name="a", scale=0.1, n_bytes=19, rank=20),),
 )
 
 

@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 import attrs
 
+from tgi_llama.engine.commands import CommandQueue, Publish
 from tgi_llama.engine.constrained import Grammars
-from tgi_llama.engine.decode_loop import CommandQueue, DecodeLoop, Publish
+from tgi_llama.engine.decode_loop import DecodeLoop
 from tgi_llama.engine.host_cache import HostCache
+from tgi_llama.engine.intake import Intake
 from tgi_llama.engine.kv_cache import FEWEST_REUSED, KvPlan
 from tgi_llama.engine.leaps import FEWEST_IN_STREAMS
+from tgi_llama.engine.loaded_adapters import LoadedAdapters
 from tgi_llama.engine.model_runner import ModelRunner, Vocabulary
 from tgi_llama.engine.placement import Placement
 from tgi_llama.engine.prefill_budget import PrefillBudget, StepBudget
@@ -56,6 +59,7 @@ def make_loop(
     for how much of prompts a step computes."""
     scheduler = Scheduler(
         budget=budget or PrefillBudget(options.target_s),
+        adapters_budget=budget or PrefillBudget(options.target_s),
         max_batch_tokens=runner.max_batch_tokens,
         max_prefill_tokens=options.max_prefill_tokens,
         max_outputs=runner.max_outputs,
@@ -89,4 +93,22 @@ def make_loop(
         free_bytes=options.free_bytes,
     )
     grammars = Grammars(vocabulary, scheduler, fast_forward=options.fast_forward)
-    return DecodeLoop(runner, vocabulary, scheduler, placement, grammars, commands, publish)
+    adapters = LoadedAdapters(runner, scheduler, placement)
+    intake = Intake(
+        vocabulary=vocabulary,
+        scheduler=scheduler,
+        grammars=grammars,
+        cells_per_slot=plan.cells_per_slot,
+        has_adapter=adapters.has,
+    )
+    return DecodeLoop(
+        runner=runner,
+        vocabulary=vocabulary,
+        scheduler=scheduler,
+        placement=placement,
+        grammars=grammars,
+        adapters=adapters,
+        intake=intake,
+        commands=commands,
+        publish=publish,
+    )

@@ -56,14 +56,17 @@ class StepPlan:
 
 
 def build_batch(chunks: tuple[Chunk, ...]) -> tuple[Batch, list[int]]:
-    """The batch of the chunks, and for each chunk the index of its last token in it."""
+    """The batch of the chunks, of which all have one adapter, and for each chunk the index of its
+    last token in it."""
     tokens: list[int] = []
     for chunk in chunks:
         start = chunk.sequence.n_cached
         tokens += chunk.sequence.tokens[start : start + chunk.n_tokens]
     runs = tuple(_run(chunk) for chunk in chunks)
+    adapter = chunks[0].sequence.request.adapter
+    assert all(chunk.sequence.request.adapter == adapter for chunk in chunks)
     last_rows = [end - 1 for end in itertools.accumulate(run.n_tokens for run in runs)]
-    return Batch(np.array(tokens, dtype=np.int32), runs), last_rows
+    return Batch(np.array(tokens, dtype=np.int32), runs, adapter), last_rows
 
 
 def _run(chunk: Chunk) -> Run:

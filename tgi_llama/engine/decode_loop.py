@@ -19,18 +19,29 @@ Every submitted request gets exactly one terminal event: a ``TokenEvent`` with `
 
 import logging
 import queue
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from time import perf_counter
 
 import attrs
 
 from tgi_llama.engine.batch import Chunk, StepPlan, build_batch
+from tgi_llama.engine.commands import (
+    Cancel,
+    Command,
+    CommandQueue,
+    LoadAdapter,
+    Publication,
+    Publish,
+    Stop,
+    Submit,
+    UnloadAdapter,
+)
 from tgi_llama.engine.constrained import Grammars
+from tgi_llama.engine.intake import Intake
+from tgi_llama.engine.loaded_adapters import LoadedAdapters
 from tgi_llama.engine.model_runner import ModelRunner, Vocabulary
 from tgi_llama.engine.placement import Placement
-from tgi_llama.engine.prompt_scores import PromptScores
-from tgi_llama.engine.sampler import Sampler, Scratch
+from tgi_llama.engine.sampler import Scratch
 from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.engine.sequence import Sequence, age
 from tgi_llama.engine.stopwatch import Stopwatch
@@ -44,19 +55,9 @@ from tgi_llama.errors import (
     RequestCancelled,
     RequestError,
 )
-from tgi_llama.generation import (
-    Failed,
-    GenerationRequest,
-    RequestId,
-    StepReport,
-    StreamEvent,
-)
-from tgi_llama.text.output import OutputText
+from tgi_llama.generation import AdapterId, Failed, RequestId, StepReport, StreamEvent
 
 _log = logging.getLogger(__name__)
-
-Submitted = tuple[RequestId, GenerationRequest]
-
 
 _NOTED_EVERY = 4
 """The budget learns the duration of steps without prompts from every fourth of them."""
@@ -67,44 +68,7 @@ _PATIENCE_S = 0.002
 had all of the decode."""
 
 
-@attrs.frozen
-class Submit:
-    """Requests that came together: the branches of one prompt, which share its logprobs."""
-
-    requests: tuple[Submitted, ...]
-    submitted: float
-    """Seconds on ``time.perf_counter``'s clock."""
-
-
-@attrs.frozen
-class Cancel:
-    request_id: RequestId
-
-
-@attrs.frozen
-class Stop:
-    """Ends the thread at the next step boundary; unfinished requests fail with ``error``."""
-
-    error: RequestError
-
-
-Command = Submit | Cancel | Stop
-CommandQueue = queue.SimpleQueue[Command]
-
-
-@attrs.frozen
-class Publication:
-    """All that one step has to tell the Trio side."""
-
-    events: tuple[tuple[RequestId, StreamEvent], ...]
-    report: StepReport
-
-
-Publish = Callable[[Publication], None]
-"""Hands a publication to the other side. Must not block and must not raise."""
-
-
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class DecodeLoop:
     """Made and used on the decode thread only."""
 
@@ -113,6 +77,8 @@ class DecodeLoop:
     scheduler: Scheduler
     placement: Placement
     grammars: Grammars
+    adapters: LoadedAdapters
+    intake: Intake
     commands: CommandQueue
     publish: Publish
     _scratch: Scratch = attrs.field(factory=Scratch, init=False)
@@ -120,6 +86,8 @@ class DecodeLoop:
     """Of the step that is being computed."""
     _unpublished: Publication | None = attrs.field(default=None, init=False)
     """Of the step before."""
+    _adapter: AdapterId | None = attrs.field(default=None, init=False)
+    """That the last decode was computed with."""
     _stop: Stop | None = attrs.field(default=None, init=False)
     _n_steps: int = attrs.field(default=0, init=False)
     _step_began: float = attrs.field(default=0.0, init=False)
@@ -159,8 +127,12 @@ class DecodeLoop:
                 self.scheduler.note(
                     n_decode=len(plan.chunks) - len(prefill),
                     n_prefill=sum(prefill),
-                    seconds=watch.decode,
+                    seconds=max(0.0, watch.decode - watch.switch),
                 )
+            if self.scheduler.takes_turns:
+                step_s = perf_counter() - watch.started
+                self.scheduler.groups.spend(step_s, switch_s=watch.switch)
+        self.adapters.settle()
         self._finish_step(plan, prefill, watch)
         return True
 
@@ -189,54 +161,17 @@ class DecodeLoop:
     def _apply(self, command: Command) -> None:
         match command:
             case Submit():
-                self._submit(command)
+                self._events += self.intake.submit(command)
             case Cancel(request_id):
                 sequence = self.scheduler.find(request_id)
                 if sequence is not None:
                     self._fail(sequence, RequestCancelled("the client went away"))
+            case LoadAdapter():
+                self.adapters.load(command)
+            case UnloadAdapter():
+                self.adapters.unload(command)
             case Stop():
                 self._stop = command
-
-    def _submit(self, command: Submit) -> None:
-        scores: PromptScores | None = None
-        for request_id, request in command.requests:
-            try:
-                self._check(request)
-                sequence = self._sequence(request_id, request, command.submitted)
-                if request.prompt_logprobs:
-                    if scores is None or not scores.are_of(request):
-                        scores = PromptScores.for_request(self.vocabulary, request)
-                    sequence.scores = scores
-                self.grammars.start(sequence)
-                self.scheduler.submit(sequence)
-            except Exception as error:  # the boundary of one request: it must not end the thread
-                self._events.append((request_id, Failed(GenerationError(str(error)))))
-
-    def _check(self, request: GenerationRequest) -> None:
-        """ValueError for a request that could not be computed, or never get its cells."""
-        prompt_ids = request.prompt_ids
-        if not 0 <= min(prompt_ids) <= max(prompt_ids) < self.vocabulary.n_vocab:
-            raise ValueError(f"a token id outside 0 <= id < {self.vocabulary.n_vocab}")
-        n_cells = len(prompt_ids) + request.stopping.max_new_tokens - 1
-        n_most = self.placement.plan.cells_per_slot
-        if n_cells > n_most:
-            raise ValueError(f"the request needs {n_cells} cells, a slot has {n_most}")
-
-    def _sequence(
-        self, request_id: RequestId, request: GenerationRequest, submitted: float
-    ) -> Sequence:
-        return Sequence(
-            request_id=request_id,
-            request=request,
-            sampler=Sampler.for_prompt(request.sampling, request.prompt_ids),
-            text=OutputText(
-                self.vocabulary,
-                stop_strings=request.stopping.stop_strings,
-                keep_stop_string=request.stopping.keep_stop_string,
-                shown_controls=request.shown_controls,
-            ),
-            submitted=submitted,
-        )
 
     # One step
 
@@ -308,10 +243,19 @@ class DecodeLoop:
             failure = error
         watch.decode += perf_counter() - started
         if failure is None:
+            if batch.adapter != self._adapter:
+                self._note_switch(batch.adapter, watch)
             return rows
         watch.failed = True
         self._deal_with(failure, chunks, watch)
         return None
+
+    def _note_switch(self, adapter: AdapterId | None, watch: Stopwatch) -> None:
+        """The decode was computed with another adapter than the one before."""
+        self._adapter = adapter
+        watch.n_switches += 1
+        watch.switch += self.runner.switch_s
+        self.scheduler.groups.changed(self.runner.switch_s)
 
     def _deal_with(self, error: DecodeError, chunks: tuple[Chunk, ...], watch: Stopwatch) -> None:
         """What fails and what is tried again, by llama.cpp's return code:
@@ -439,10 +383,11 @@ class DecodeLoop:
     # Reports
 
     def _finish_step(self, plan: StepPlan, prefill: list[int], watch: Stopwatch) -> None:
-        if plan.chunks or self._events:
+        answers = self.adapters.take_answers()
+        if plan.chunks or self._events or answers:
             self.publish_last()  # a step that decoded nothing has not
             events, self._events = tuple(self._events), []
-            self._unpublished = Publication(events, self._report(plan, prefill, watch))
+            self._unpublished = Publication(events, self._report(plan, prefill, watch), answers)
 
     def _report(self, plan: StepPlan, prefill: list[int], watch: Stopwatch) -> StepReport:
         scheduler, grammars = self.scheduler, self.grammars
@@ -466,6 +411,8 @@ class DecodeLoop:
             mask_s=masks_s,
             n_forced_tokens=watch.n_forced,
             placement_s=watch.placement,
+            n_switches=watch.n_switches,
+            switch_s=watch.switch,
             prefill_budget=plan.prefill_budget,
             placement=self.placement.log.take_report(),
         )

@@ -9,6 +9,8 @@ its terminal event. What the thread publishes comes through a ``Mailbox`` to ``_
 Trio thread, which puts each event into its stream's channel; it holds ``max_new_tokens + 1`` of
 them, so that never blocks.
 
+Commands about adapters carry a ticket, and a publication brings the answer to whoever waits for it.
+
 When the thread dies, every open stream gets ``EngineDead``, and so does the nursery around ``run``:
 the process is to end, since nothing can be computed any more.
 """
@@ -19,23 +21,28 @@ import math
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Self
 
 import attrs
 import trio
 
-from tgi_llama.engine.decode_loop import (
+from tgi_llama.engine.commands import (
     Cancel,
     CommandQueue,
+    LoadAdapter,
     Publication,
     Publish,
     Stop,
     Submit,
+    UnloadAdapter,
 )
 from tgi_llama.engine.mailbox import Mailbox
 from tgi_llama.errors import EngineDead, IncompleteGeneration, RequestError, ShuttingDown
 from tgi_llama.generation import (
+    AdapterFacts,
+    AdapterId,
     Failed,
     GenerationRequest,
     RequestId,
@@ -119,6 +126,20 @@ class GenerationStream:
 
 
 @attrs.define(eq=False)
+class _Reply:
+    """The answer to one command, for the task that waits for it."""
+
+    is_there: trio.Event = attrs.field(factory=trio.Event)
+    result: AdapterFacts | RequestError | None = None
+
+    def give(self, result: AdapterFacts | RequestError | None) -> None:
+        """The first one counts."""
+        if not self.is_there.is_set():
+            self.result = result
+            self.is_there.set()
+
+
+@attrs.define(eq=False)
 class Engine:
     """Generates text for requests. Trio thread only, but for what ``run`` starts."""
 
@@ -129,6 +150,9 @@ class Engine:
     _commands: CommandQueue = attrs.field(factory=queue.SimpleQueue, init=False)
     _streams: dict[RequestId, GenerationStream] = attrs.field(factory=dict, init=False)
     _ids: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
+    _tickets: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
+    _waiting: dict[int, "_Reply"] = attrs.field(factory=dict, init=False)
+    """For the answers to commands, by their tickets."""
     _closed: RequestError | None = attrs.field(default=None, init=False)
     """Why no request is taken any more."""
     _degraded_until: float = attrs.field(default=-math.inf, init=False)
@@ -175,11 +199,55 @@ class Engine:
             for stream in streams:
                 stream._leave()
 
+    async def load_adapter(
+        self, adapter: AdapterId, path: Path, *, scale: float = 1.0
+    ) -> AdapterFacts:
+        """Makes the LoRA adapter in the file, applied ``scale`` times, available to requests under
+        an id that was never used. Running streams pause while the file is read.
+
+        Raises AdapterError where the file is not an adapter of this model, EngineDead or
+        ShuttingDown. Cancelled, it leaves nothing loaded.
+        """
+        ticket = next(self._tickets)
+        is_loaded = False
+        try:
+            command = LoadAdapter(ticket=ticket, adapter=adapter, path=path, scale=scale)
+            facts = await self._ask(ticket, command)
+            assert facts is not None
+            is_loaded = True
+            return facts
+        finally:
+            if not is_loaded and self._closed is None:  # nothing to do where it was not loaded
+                unused = next(self._tickets)
+                self._commands.put(UnloadAdapter(ticket=unused, adapter=adapter))
+
+    async def unload_adapter(self, adapter: AdapterId) -> None:
+        """Waits until no unfinished request has the adapter, and frees it with all that was
+        computed with it. New requests do not get it from the call on, also if the wait is
+        cancelled: then it is freed all the same. Nothing to do for an adapter that is not loaded.
+        Raises EngineDead or ShuttingDown."""
+        ticket = next(self._tickets)
+        await self._ask(ticket, UnloadAdapter(ticket=ticket, adapter=adapter))
+
     def stop(self, error: RequestError) -> None:
         """Takes no more requests and ends the running ones with ``error`` at the next step."""
         if self._closed is None:
             self._closed = error
         self._commands.put(Stop(error))
+
+    async def _ask(self, ticket: int, command: LoadAdapter | UnloadAdapter) -> AdapterFacts | None:
+        """Posts a command and waits for the answer to it."""
+        if self._closed is not None:
+            raise _copy(self._closed)
+        reply = self._waiting[ticket] = _Reply()
+        self._commands.put(command)
+        try:
+            await reply.is_there.wait()
+        finally:
+            self._waiting.pop(ticket, None)
+        if isinstance(reply.result, RequestError):
+            raise reply.result
+        return reply.result
 
     async def _stop_when_cancelled(self) -> None:
         try:
@@ -238,6 +306,8 @@ class Engine:
         for stream in self._streams.values():
             stream._send.send_nowait(Failed(_copy(self._closed)))
         self._streams.clear()
+        for reply in self._waiting.values():
+            reply.give(_copy(self._closed))
 
     def _open(self, streams: Sequence[GenerationStream]) -> None:
         """Submits the streams' requests with one command."""
@@ -272,6 +342,9 @@ class Engine:
                 stream._send.send_nowait(event)
             else:
                 any_taken = True
+        for answer in publication.answers:
+            if answer.ticket in self._waiting:
+                self._waiting[answer.ticket].give(answer.result)
         report = publication.report
         if report.device_failed:
             self._degraded_until = trio.current_time() + DEGRADED_S

@@ -88,9 +88,11 @@ class HostCache:
     _entries: dict[HostEntry, None] = attrs.field(factory=dict, init=False)
     _clock: int = attrs.field(default=0, init=False)
     _age: int = attrs.field(default=0, init=False)
-    # (priority, last_used, entry), also of entries that were used, pinned or removed since: those
-    # are skipped when they come up. Moments are unique, so entries are never compared.
-    _queue: list[tuple[int, int, HostEntry]] = attrs.field(factory=list, init=False)
+    # (priority, last_used), also of entries that were used, pinned or removed since: those are
+    # skipped when they come up. Not the entries themselves: a removed one's state is to be freed.
+    _queue: list[tuple[int, int]] = attrs.field(factory=list, init=False)
+    _by_moment: dict[int, HostEntry] = attrs.field(factory=dict, init=False)
+    """The entries by ``last_used``."""
 
     @property
     def n_entries(self) -> int:
@@ -174,6 +176,7 @@ class HostCache:
     def remove(self, entry: HostEntry) -> None:
         """Forgets the entry, pinned or not. KeyError for one that is not here."""
         del self._entries[entry]
+        del self._by_moment[entry.last_used]
         self.n_bytes -= entry.n_bytes
         if entry.n_pins:
             self._pinned_bytes -= entry.n_bytes
@@ -185,10 +188,9 @@ class HostCache:
         assert self._pinned_bytes == sum(entry.n_bytes for entry in pinned)
         assert self.n_bytes <= max(self.limit_bytes, self._pinned_bytes)
         assert all(entry.n_pins >= 0 for entry in self._entries)
-        queued = {entry for _, last_used, entry in self._queue if last_used == entry.last_used}
-        assert all(entry in queued for entry in self._entries if not entry.n_pins)
-        moments = [entry.last_used for entry in self._entries]
-        assert len(set(moments)) == len(moments)
+        queued = {last_used for _, last_used in self._queue}
+        assert all(entry.last_used in queued for entry in self._entries if not entry.n_pins)
+        assert self._by_moment == {entry.last_used: entry for entry in self._entries}
 
     def _insert(self, entry: HostEntry) -> None:
         self._entries[entry] = None
@@ -197,18 +199,21 @@ class HostCache:
 
     def _use(self, entry: HostEntry) -> None:
         self._clock += 1
+        self._by_moment.pop(entry.last_used, None)
         entry.last_used = self._clock
+        self._by_moment[self._clock] = entry
         entry.priority = self._age + min(1 + entry.n_hits, _MAX_WEIGHT)
-        heapq.heappush(self._queue, (entry.priority, entry.last_used, entry))
+        heapq.heappush(self._queue, (entry.priority, entry.last_used))
         if len(self._queue) > 2 * len(self._entries) + 64:  # mostly of the past
-            self._queue = [(entry.priority, entry.last_used, entry) for entry in self._entries]
+            self._queue = [(entry.priority, entry.last_used) for entry in self._entries]
             heapq.heapify(self._queue)
 
     def _shrink_to(self, n_bytes: int) -> None:
         """Evicts until at most that many bytes are left, or only what is pinned."""
         while self.n_bytes > n_bytes and self.n_bytes > self._pinned_bytes:
-            priority, last_used, entry = heapq.heappop(self._queue)
-            if entry not in self._entries or entry.n_pins or entry.last_used != last_used:
+            priority, last_used = heapq.heappop(self._queue)
+            entry = self._by_moment.get(last_used)
+            if entry is None or entry.n_pins:
                 continue  # ``unpin`` queues it again
             self._age = priority
             self.n_evicted += 1

@@ -6,13 +6,14 @@ says otherwise.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NewType, Protocol
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from tgi_llama.generation import TokenId
+from tgi_llama.generation import AdapterFacts, AdapterId, TokenId
 
 SlotId = NewType("SlotId", int)
 """Index of a sequence's place in the KV memory, 0 <= slot < n_slots; llama.cpp's ``seq_id``."""
@@ -40,6 +41,9 @@ class Batch:
     tokens: NDArray[np.int32]
     """(n,) token ids of all runs, in their order"""
     runs: tuple[Run, ...]
+    adapter: AdapterId | None = None
+    """The LoRA adapter to compute all of it with; None: the model alone. All cells of the runs'
+    slots must have been computed with the same."""
 
 
 @attrs.frozen(eq=False)
@@ -96,8 +100,26 @@ class ModelRunner(Protocol):
         """Computes the batch and waits for the result.
 
         Raises OutOfCells, DecodeAborted, InvalidBatch or DecodeFailed; see ``errors`` for the state
-        each leaves behind. Any other exception means that the runner is broken.
+        each leaves behind. Any other exception means that the runner is broken. Another adapter
+        than the one before takes longer: see ``switch_s``.
         """
+        ...
+
+    def load_adapter(self, adapter: AdapterId, path: Path, *, scale: float) -> AdapterFacts:
+        """Makes the adapter in the file available to batches, applied ``scale`` times. Reads the
+        file and so blocks. AdapterError, with everything as it was, where it cannot be; ValueError
+        for an id that is in use."""
+        ...
+
+    def free_adapter(self, adapter: AdapterId) -> None:
+        """Forgets a loaded adapter. Cells that were computed with it must not be used again, which
+        is the caller's business. KeyError for one that is not loaded."""
+        ...
+
+    @property
+    def switch_s(self) -> float:
+        """How many seconds the last change of adapters has cost the decode after it; 0 before the
+        first."""
         ...
 
     def logits(self, row: int) -> Logits:

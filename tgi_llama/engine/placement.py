@@ -14,7 +14,7 @@ was used longest ago first, and their cells go to host memory where there is roo
 In the streams layout sequences that run together must have consecutive slots: each gap in the ids
 costs a physical batch more, and so a pass over the weights. So a slot next to the busy ones is
 taken, and a beginning that lies elsewhere is copied there; and where a sequence has ended between
-others that go on, the highest one moves into its place (``close_gap``). What an idle slot holds
+others that go on, another moves into its place (``engine/slot_choice.py``). What an idle slot holds
 that is in the way moves to an empty one, if there is any.
 
 In the unified layout slots cost nothing, but cells are shared, and more may be promised than there
@@ -51,7 +51,8 @@ from tgi_llama.engine.prefix_cache import (
 from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.engine.sequence import Phase, Sequence, age
 from tgi_llama.engine.slot_cells import SlotCells
-from tgi_llama.generation import CacheOutcome, TokenId
+from tgi_llama.engine.slot_choice import SlotChoice
+from tgi_llama.generation import AdapterId, CacheOutcome, TokenId
 
 _log = logging.getLogger(__name__)
 
@@ -62,10 +63,6 @@ that runs, before it starts in the unified layout: otherwise it might have to le
 _MOST_LOOKUPS = 4
 """So many that have more tokens than there are free cells are looked up at a time, because others
 may have computed most of them: a look-up goes through all tokens."""
-
-_WORTH_MOVING = 8
-"""Tokens that a sequence may still generate for a move to another slot to pay: a copy takes 0.1 to
-1.6 ms, a gap 30 to 40 ms of each step (docs/design.md), so a few are enough."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -81,6 +78,7 @@ class Placement:
     free_bytes: Callable[[], int]
     """Host memory that can be had now."""
     cells: SlotCells = attrs.field(init=False)
+    choice: SlotChoice = attrs.field(init=False)
     log: PlacementLog = attrs.field(init=False)
     limit: CellLimit = attrs.field(init=False)
     """Of all slots together, in the unified layout."""
@@ -99,6 +97,7 @@ class Placement:
             patience_s=self._patience_s,
             free_bytes=self.free_bytes,
         )
+        self.choice = SlotChoice(self.plan, self.scheduler, self.cache, self.cells)
         self.log = PlacementLog(self.cells)
 
     @property
@@ -126,7 +125,7 @@ class Placement:
     def save_ahead(self) -> bool:
         """For when nobody runs: see ``SlotCells.save_ahead``. Streams leave the less of a step the
         more they are, where it has a fixed target."""
-        spare_s = self.scheduler.budget.spare_s
+        spare_s = self.scheduler.current_budget.spare_s
         is_more = self.cells.save_ahead(min(spare_s(1), spare_s(self.plan.n_sequences)))
         self.cells.spent_s = 0.0
         self.log.has_changed = True
@@ -148,7 +147,7 @@ class Placement:
         if self.plan.unified:
             self._trim_idle()
         else:
-            while self.close_gap():
+            while self.choice.close_gap():
                 pass
 
     def _trim_idle(self) -> None:
@@ -246,6 +245,16 @@ class Placement:
         self.cache.retire(slot, length)
         self.cells.retire(slot)
 
+    def forget_adapter(self, adapter: AdapterId) -> None:
+        """Frees all cells that were computed with an adapter that no unfinished sequence has: idle
+        slots and saved states."""
+        self.log.has_changed = True
+        for holder in self.cache.holders(adapter):
+            if isinstance(holder, HostEntry):
+                self.cache.drop(holder)
+            else:
+                self.cells.empty(holder)
+
     # Slots
 
     def _place_one(self) -> bool:
@@ -316,7 +325,7 @@ class Placement:
 
     def _start(self, sequence: Sequence, source: Source | None) -> Source | None:
         """Gives the sequence its slot. Returns where the source is now: it may have moved."""
-        slot = self._choose_slot(source)
+        slot = self.choice.choose(sequence, source)
         if self.slots.is_idle(slot):
             if isinstance(source, Resident) and source.slot == slot:
                 source = self._spare(source)
@@ -340,42 +349,6 @@ class Placement:
                 return Resident(refuge, source.length)
             self.cells.save(source.slot, length, n_kept=source.length)
         return source
-
-    def _choose_slot(self, source: Source | None) -> SlotId:
-        """The slot for a sequence that takes its beginning from there: the source itself where
-        nothing of it would be lost, else an empty one, else the one that was used longest ago."""
-        places = self.slots.available() if self.plan.unified else self.slots.adjoining()
-        idle = [slot for slot in self.slots.idle_slots() if slot in places]
-        donor = source.slot if isinstance(source, Resident) else None
-        if donor is not None and donor in idle and self._is_wholly(source, donor):
-            return donor
-        empty = next((slot for slot in places if self.slots.is_empty(slot)), None)
-        if empty is not None:
-            return empty
-        return next((slot for slot in idle if slot != donor), idle[0])
-
-    def _is_wholly(self, source: Source | None, donor: SlotId) -> bool:
-        """Whether nothing that the donor holds is lost when the sequence takes it over."""
-        return source is not None and source.length == self.ledger.length(donor)
-
-    def close_gap(self) -> bool:
-        """Streams layout: moves the sequence in the highest slot down where one is free between
-        those that run, so that they stay together. False when there is nothing to move."""
-        target = next(iter(self.slots.gaps()), None)
-        if target is None:
-            return False
-        highest = max(self.scheduler.running(), key=_slot_of)
-        n_to_come = highest.request.stopping.max_new_tokens - highest.n_generated
-        if highest.phase is not Phase.DECODE or n_to_come < _WORTH_MOVING:
-            return False
-        source = _slot_of(highest)
-        if not self.cells.move(source, target):
-            return False
-        self.slots.take(target)
-        self.scheduler.move(highest, target)
-        self.cache.own(target, highest)
-        self.cells.empty(source)
-        return True
 
     def _fits(self, sequence: Sequence, source: Source | None) -> bool:
         """Whether there are cells for the sequence to start with, the idle ones included."""
@@ -460,10 +433,12 @@ class Placement:
         self.log.n_preempted += 1
 
     def _patience_s(self) -> float | None:
-        """How long those that decode may be held up now; None where there are none."""
+        """How long those that decode may be held up now; None where there are none. What is moved
+        between steps holds all of them up, whosever turn it is."""
         phases = [each.phase for each in self.scheduler.running()]
         n_decode, n_prompts = phases.count(Phase.DECODE), phases.count(Phase.PREFILL)
-        return self.scheduler.budget.spare_s(n_decode, n_prompts=n_prompts) if n_decode else None
+        budget = self.scheduler.current_budget
+        return budget.spare_s(n_decode, n_prompts=n_prompts) if n_decode else None
 
 
 def _slot_of(sequence: Sequence) -> SlotId:

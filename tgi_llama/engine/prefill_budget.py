@@ -80,6 +80,8 @@ class StepBudget(Protocol):
 
     def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float: ...
 
+    def step_s(self, n_decode: int) -> float: ...
+
     def chunk_s(self, n_tokens: int) -> float: ...
 
     def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None: ...
@@ -175,6 +177,11 @@ class PrefillBudget:
     def spare_s(self, n_decode: int, *, n_prompts: int = 0) -> float:
         """How much of the target a step without prompts leaves."""
         return max(0.0, self.target_s(n_decode, n_prompts=n_prompts) - self._base_s(n_decode))
+
+    def step_s(self, n_decode: int) -> float:
+        """What a step takes that decodes so many sequences, without prompts; 0 where nothing is
+        known."""
+        return self._base_s(n_decode)
 
     def chunk_s(self, n_tokens: int) -> float:
         """What so many tokens of one sequence add to a step; 0 where nothing is known."""

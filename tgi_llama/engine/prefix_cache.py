@@ -2,9 +2,11 @@
 
 Theory of operation
 -------------------
-Cells depend only on the tokens up to theirs, so two prompts that begin alike can share the cells of
-the beginning. Everything that has cells is in one radix tree under its tokens: busy slots under
-their prompts, idle slots and saved states under all they hold. For a new prompt, ``find`` picks
+Cells depend only on the tokens up to theirs and on the LoRA adapter that they were computed with.
+So two prompts that begin alike can share the cells of the beginning, if they have one adapter or
+none. Everything that has cells is in one radix tree under its adapter and its tokens: busy slots
+under their prompts, idle slots and saved states under all they hold. For a new prompt, ``find``
+picks
 
 * a slot, busy or idle, that has the longest beginning: copy it, or take the slot over;
 * a saved state in host memory, where none of the slots has as much: restore it;
@@ -29,7 +31,7 @@ from tgi_llama.engine.host_cache import HostCache, HostEntry
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.radix_tree import Match, RadixTree
 from tgi_llama.engine.sequence import Phase, Sequence
-from tgi_llama.generation import CacheOutcome, TokenId
+from tgi_llama.generation import AdapterId, CacheOutcome, TokenId
 
 Holder = SlotId | HostEntry
 
@@ -97,7 +99,7 @@ class PrefixCache:
         """The sequence has the slot now. What was known of an idle slot is forgotten."""
         self.forget(slot)
         self._owners[slot] = sequence
-        self._tree.insert(slot, sequence.tokens)
+        self._tree.insert(slot, sequence.tokens, key=sequence.request.adapter)
 
     def retire(self, slot: SlotId, length: int) -> None:
         """The slot's sequence has ended and left that many cells, at least one."""
@@ -110,9 +112,9 @@ class PrefixCache:
 
     def relocate(self, idle: SlotId, empty: SlotId) -> None:
         """What the idle slot held is in the empty one now."""
-        tokens = self.tokens(idle)
+        tokens, key = self.tokens(idle), self._tree.key(idle)
         self._tree.remove(idle)
-        self._tree.insert(empty, tokens)
+        self._tree.insert(empty, tokens, key=key)
 
     def forget(self, slot: SlotId) -> None:
         """The slot has no cells any more. No harm where it is not known."""
@@ -123,18 +125,26 @@ class PrefixCache:
     def store(self, slot: SlotId, entry: HostEntry) -> None:
         """The entry holds what the slot holds. Older states that are a beginning of it go, where a
         part of it can stand in for them."""
-        tokens = self.tokens(slot)[: entry.state.length]
+        tokens, key = self.tokens(slot)[: entry.state.length], self._tree.key(slot)
         if self.can_cut:
-            for match in list(self._tree.matches(tokens)):
+            for match in list(self._tree.matches(tokens, key=key)):
                 other = match.holder
                 if (
                     isinstance(other, HostEntry)
                     and match.length == other.state.length
                     and other.n_pins == 0
                 ):
-                    self._tree.remove(other)
-                    self.host.remove(other)
-        self._tree.insert(entry, tokens)
+                    self.drop(other)
+        self._tree.insert(entry, tokens, key=key)
+
+    def holders(self, adapter: AdapterId | None) -> tuple[Holder, ...]:
+        """All that has cells computed with the adapter, and is known."""
+        return self._tree.holders(adapter)
+
+    def drop(self, entry: HostEntry) -> None:
+        """Forgets a saved state that is known here."""
+        self._tree.remove(entry)
+        self.host.remove(entry)
 
     def tokens(self, holder: Holder) -> tuple[TokenId, ...]:
         """The tokens under which the holder is known."""
@@ -146,7 +156,7 @@ class PrefixCache:
 
     def n_known_elsewhere(self, slot: SlotId, length: int) -> int:
         """How many of the slot's first ``length`` cells could be had from somebody else."""
-        matches = self._tree.matches(self.tokens(slot)[:length])
+        matches = self._tree.matches(self.tokens(slot)[:length], key=self._tree.key(slot))
         return max((self._usable(each) for each in matches if each.holder != slot), default=0)
 
     # What a prompt can use
@@ -167,7 +177,8 @@ class PrefixCache:
         later: Pending | None = None
         is_cut_short = False
         outcome = CacheOutcome.UNKNOWN
-        for match in self._tree.matches(sequence.tokens[: sequence.n_reusable]):
+        tokens, adapter = sequence.tokens[: sequence.n_reusable], sequence.request.adapter
+        for match in self._tree.matches(tokens, key=adapter):
             if match.length < self.fewest_reused:
                 outcome = CacheOutcome.SHORT
                 break

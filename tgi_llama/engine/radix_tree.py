@@ -164,6 +164,15 @@ class RadixTree(Generic[H]):
         unpacked = array(_TOKEN_TYPE, b"".join(node.edge for node in path))
         return tuple(TokenId(token) for token in unpacked)
 
+    def key(self, holder: H) -> Hashable:
+        """What the holder's sequence is under. KeyError if it is unknown."""
+        return self._entries[holder].key
+
+    def holders(self, key: Hashable) -> tuple[H, ...]:
+        """Who has sequences under the key, in the order of their insertion."""
+        root = self._roots.get(key)
+        return tuple(entry.holder for entry in root.entries) if root else ()
+
     def length(self, holder: H) -> int:
         """How many tokens the holder's sequence has, in O(1). KeyError if it is unknown."""
         return self._entries[holder].length

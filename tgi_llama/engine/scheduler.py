@@ -28,6 +28,12 @@ every sequence and some more. Such prompts come in chunks that leave everybody e
 What a grammar forces a sequence to say next is known before it is computed: such a sequence may
 decode several tokens in a step (``leaps``).
 
+llama.cpp computes a decode with one LoRA adapter, so a step serves the sequences of one. Who has
+his turn when is the business of ``engine/adapter_groups.py``; all of the above is about the group
+whose turn it is. Where there are several, the first step of a turn always serves those that decode:
+they have waited already. What steps cost is learned apart for the model alone and for adapters,
+which make them longer.
+
 A sequence that ends gives slot and cells back before the next step is planned, so a waiting request
 joins at the very next step (continuous batching).
 """
@@ -36,13 +42,14 @@ from collections.abc import Iterator
 
 import attrs
 
+from tgi_llama.engine.adapter_groups import AdapterGroups, Group
 from tgi_llama.engine.batch import Chunk, StepPlan
 from tgi_llama.engine.leaps import Room, with_leaps
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.prefill_budget import StepBudget
 from tgi_llama.engine.sequence import Phase, Sequence
 from tgi_llama.engine.waiting_queue import WaitingQueue
-from tgi_llama.generation import RequestId, TokenId
+from tgi_llama.generation import AdapterId, RequestId, TokenId
 
 _TURNS = 4
 """Every so many turns one belongs to the prompt that has been running longest."""
@@ -79,6 +86,9 @@ class Scheduler:
     """Owns every sequence that has not finished. Decode thread only."""
 
     budget: StepBudget
+    """Of steps of the model alone."""
+    adapters_budget: StepBudget
+    """Of steps with an adapter."""
     max_batch_tokens: int
     """Most tokens in a step; at least the number of sequences that may run."""
     max_prefill_tokens: int
@@ -96,13 +106,10 @@ class Scheduler:
     _queue: WaitingQueue = attrs.field(factory=WaitingQueue, init=False)
     _running: dict[RequestId, Sequence] = attrs.field(factory=dict, init=False)
     """In order of admission."""
+    groups: AdapterGroups = attrs.field(init=False)
+    """The same, by adapter."""
     _n_reserved_cells: int = attrs.field(default=0, init=False)
     _n_moves: int = attrs.field(default=0, init=False)
-    _n_turns: int = attrs.field(default=0, init=False)
-    """Steps with prompts since the one that has been running longest had its turn; the last plan is
-    one of them."""
-    _is_longest_turn: bool = attrs.field(default=False, init=False)
-    """Whether the last plan with prompts gives that one its turn."""
     _n_held: int = attrs.field(default=0, init=False)
     """Steps in a row before the last plan in which sequences that decode were held up."""
     _held_s: float = attrs.field(default=0.0, init=False)
@@ -115,6 +122,19 @@ class Scheduler:
     """Steps in a row in which there was one prompt to compute and nothing else to do."""
     _steady: StepPlan | None = attrs.field(default=None, init=False)
     """The plan of every step in which nobody comes, goes or computes a prompt: most steps."""
+
+    def __attrs_post_init__(self) -> None:
+        self.groups = AdapterGroups(self._step_cost, self._longest_s)
+
+    @property
+    def current_budget(self) -> StepBudget:
+        """That of the group whose turn it is."""
+        return self._budget_of(self.groups.adapter)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether running sequences have different adapters."""
+        return len(self.groups) > 1
 
     @property
     def n_queued(self) -> int:
@@ -179,6 +199,7 @@ class Scheduler:
         sequence.slot = slot
         sequence.phase = Phase.PREFILL
         self._running[sequence.request_id] = sequence
+        self.groups.join(sequence)
         self._n_reserved_cells += sequence.n_cells_needed
 
     def requeue(self, sequence: Sequence) -> None:
@@ -207,20 +228,24 @@ class Scheduler:
         the step's time; streams wait for that as well."""
         if self._steady is not None:
             return self._steady
-        decoding = [s for s in self._running.values() if s.phase is Phase.DECODE]
-        prefilling = [s for s in self._running.values() if s.phase is Phase.PREFILL]
+        group = self.groups.choose(again=again)
+        if group is None:
+            return StepPlan(())
+        decoding = [s for s in group.members.values() if s.phase is Phase.DECODE]
+        prefilling = [s for s in group.members.values() if s.phase is Phase.PREFILL]
         if not again:
-            self._n_held = self._n_held + 1 if self._is_holding else 0
-            self._held_s = self._held_s if self._is_holding else 0.0
+            is_held = self._is_holding and not self.groups.is_new_turn
+            self._n_held = self._n_held + 1 if is_held else 0
+            self._held_s = self._held_s if is_held else 0.0
             is_alone = len(prefilling) == 1 and not decoding and not self._queue
-            self._n_alone = self._n_alone + 1 if is_alone else 0
+            self._n_alone = self._n_alone + 1 if is_alone and not self.takes_turns else 0
         self._spent_s = spent_s
         urgent = self._urgent(prefilling, decoding)
         self._is_holding = bool(urgent)
         served = [] if urgent else decoding
         room = Room(
             n_tokens=self.max_batch_tokens - len(served),
-            n_rows=self.max_outputs - len(self._running),
+            n_rows=self.max_outputs - len(group.members),
         )
         chunks = self._decode_chunks(served, room)
         n_leapt = sum(chunk.n_tokens for chunk in chunks) - len(served)
@@ -229,7 +254,7 @@ class Scheduler:
             if decoding:
                 room.n_tokens = min(room.n_tokens, self.max_prefill_tokens)
             budget = self._prefill_budget(served, prefilling, room, n_leapt=n_leapt)
-            turns = self._turns(urgent or prefilling, is_urgent=bool(urgent), again=again)
+            turns = self._turns(group, urgent or prefilling, is_urgent=bool(urgent), again=again)
             rest = _SMALL_REST_BESIDE if served else _SMALL_REST
             chunks += self._prefill_chunks(turns, budget, room, small_rest=rest)
         chunks.sort(key=_slot)
@@ -262,7 +287,7 @@ class Scheduler:
         computed ``n_prefill`` tokens of prompts. Plans without prompts may be left out."""
         if self._is_holding:
             self._held_s += self._spent_s + seconds
-        self.budget.note(n_decode=n_decode, n_prefill=n_prefill, seconds=seconds)
+        self.current_budget.note(n_decode=n_decode, n_prefill=n_prefill, seconds=seconds)
 
     def append(self, sequence: Sequence, token: TokenId) -> None:
         """Notes the token chosen for a sequence; the next step decodes it."""
@@ -295,35 +320,49 @@ class Scheduler:
                 assert sequence.n_left > 0
         assert not {each.request_id for each in self._queue} & self._running.keys()
         self._queue.check_invariants()
+        self.groups.check_invariants(self._running.values())
 
     def _leave(self, sequence: Sequence) -> None:
         """It runs no more."""
         self._n_moves += 1
         del self._running[sequence.request_id]
+        self.groups.leave(sequence)
         self._n_reserved_cells -= sequence.n_cells_needed
+
+    def _budget_of(self, adapter: AdapterId | None) -> StepBudget:
+        return self.budget if adapter is None else self.adapters_budget
+
+    def _step_cost(self, group: Group) -> float:
+        return self._budget_of(group.adapter).step_s(len(group.members))
+
+    def _longest_s(self) -> float:
+        return self.current_budget.target_s(1)
 
     def _urgent(self, prefilling: list[Sequence], decoding: list[Sequence]) -> list[Sequence]:
         """The prompts that a step can finish, if more of them wait than sequences decode and these
         can wait for that step, so that it is theirs alone; else none."""
-        if not prefilling or not decoding or self._n_held >= _MOST_HELD:
+        if not prefilling or not decoding or self._n_held >= _MOST_HELD or self.groups.is_new_turn:
             return []
-        step_s = self.budget.target_s(0) * (1 + _SMALL_REST)
-        target_s = self.budget.target_s(len(decoding), n_prompts=len(prefilling))
+        budget = self.current_budget
+        step_s = budget.target_s(0) * (1 + _SMALL_REST)
+        target_s = budget.target_s(len(decoding), n_prompts=len(prefilling))
         if self._held_s + self._spent_s + step_s > _MOST_HELD_TARGETS * target_s:
             return []
         room = min(self.max_batch_tokens, self.max_prefill_tokens)
-        most = min(room, int(self.budget.n_tokens(0) * (1 + _SMALL_REST)))
+        most = min(room, int(budget.n_tokens(0) * (1 + _SMALL_REST)))
         short = [sequence for sequence in prefilling if sequence.n_left <= most]
         return short if len(short) > len(decoding) else []
 
-    def _turns(self, prompts: list[Sequence], *, is_urgent: bool, again: bool) -> list[Sequence]:
+    def _turns(
+        self, group: Group, prompts: list[Sequence], *, is_urgent: bool, again: bool
+    ) -> list[Sequence]:
         """Who goes first. ``prompts`` come in the order of admission."""
         if not again:
-            self._n_turns = 1 if self._is_longest_turn else self._n_turns + 1
-        self._is_longest_turn = self._n_turns >= _TURNS and not is_urgent
+            group.n_turns = 1 if group.is_longest_turn else group.n_turns + 1
+        group.is_longest_turn = group.n_turns >= _TURNS and not is_urgent
         nearest = self._nearest_joins()
         turns = sorted(prompts, key=lambda s: nearest.get(s, len(s.tokens)) - s.n_cached)
-        if self._is_longest_turn:
+        if group.is_longest_turn:
             turns.remove(prompts[0])
             turns.insert(0, prompts[0])
         return turns
@@ -333,10 +372,9 @@ class Scheduler:
         wait as for a prompt. Takes these from ``room``, but leaves every prompt a token."""
         if all(sequence.n_left == 1 for sequence in served):
             return [Chunk(sequence, 1) for sequence in served]
-        n_running = len(self._running)
-        n_most = self.max_batch_tokens - n_running
+        n_most = self.max_batch_tokens - len(self._running)
         if len(served) > 1:
-            budget = self.budget.n_tokens(len(served), spent_s=self._spent_s)
+            budget = self.current_budget.n_tokens(len(served), spent_s=self._spent_s)
             n_most = min(n_most, self.max_prefill_tokens, budget)
         leaps = Room(n_tokens=n_most, n_rows=room.n_rows)
         chunks = with_leaps(served, fewest=self._fewest_leapt(), room=leaps)
@@ -356,12 +394,13 @@ class Scheduler:
         self, served: list[Sequence], prefilling: list[Sequence], room: Room, *, n_leapt: int
     ) -> int:
         """Tokens of prompts that the step's time allows. ``n_leapt``: others that take time."""
+        budget = self.current_budget
         if self._n_alone > _ALONE_AFTER:
             return room.n_tokens
         if not served:
-            return min(room.n_tokens, self.budget.n_tokens(0, n_prompts=len(prefilling)))
-        spent_s = self._spent_s + self.budget.chunk_s(n_leapt)
-        n_tokens = self.budget.n_tokens(len(served), n_prompts=len(prefilling), spent_s=spent_s)
+            return min(room.n_tokens, budget.n_tokens(0, n_prompts=len(prefilling)))
+        spent_s = self._spent_s + budget.chunk_s(n_leapt)
+        n_tokens = budget.n_tokens(len(served), n_prompts=len(prefilling), spent_s=spent_s)
         return min(room.n_tokens, n_tokens + self.n_beside)
 
     def _prefill_chunks(

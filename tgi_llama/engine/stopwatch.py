@@ -14,6 +14,9 @@ class Stopwatch:
     placement: float = 0.0
     masks: float = 0.0
     """Waiting for those that were late."""
+    switch: float = 0.0
+    """Of ``decode``, what changing the adapter took."""
+    n_switches: int = 0
     n_tokens: int = 0
     """Tokens chosen or forced."""
     n_forced: int = 0

@@ -23,6 +23,7 @@ STRUCT_SIZES = {
     "llama_model_params": 80,
     "llama_context_params": 160,
     "llama_batch": 56,
+    "llama_model_quantize_params": 64,
 }
 """``sizeof`` in bytes on 64-bit systems, of the structs we fill in."""
 
@@ -70,7 +71,8 @@ class NativeLog:
     _level: int = logging.INFO
     _captured: list[list[str]] = attrs.field(factory=list)
     """Of the open ``captured`` blocks, which may be nested."""
-    _is_quiet: bool = False
+    _quiet_below: int = 0
+    """Lines below this level of ``logging`` are not passed on."""
 
     def install(self) -> None:
         """Replaces the callback that writes to stderr. Before the first model is loaded."""
@@ -89,13 +91,14 @@ class NativeLog:
             self._captured.pop()
 
     @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Passes nothing on to ``logging`` meanwhile; lines are collected all the same."""
-        self._is_quiet = True
+    def quiet(self, *, below: int = logging.CRITICAL) -> Iterator[None]:
+        """Passes nothing on to ``logging`` that is below the level meanwhile; lines are collected
+        all the same."""
+        self._quiet_below = below
         try:
             yield
         finally:
-            self._is_quiet = False
+            self._quiet_below = 0
 
     def _receive(self, level: int, text: bytes, _user_data: object) -> None:
         if level != _CONTINUATION:
@@ -107,7 +110,8 @@ class NativeLog:
             line, self._line = self._line.split("\n", 1)
             for lines in self._captured:
                 lines.append(line)
-            if line.strip(". ") and not self._is_quiet:  # dots are its progress bar; ours says more
+            # dots are its progress bar; ours says more
+            if line.strip(". ") and self._level >= self._quiet_below:
                 _log.log(self._level, "%s", line.rstrip())
 
 

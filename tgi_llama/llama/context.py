@@ -6,6 +6,7 @@ that our input could trigger is checked here first and raised as an exception.
 
 import contextlib
 import ctypes
+import logging
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,8 @@ from tgi_llama.errors import (
     OutOfCells,
     StartError,
 )
+from tgi_llama.generation import AdapterId
+from tgi_llama.llama.adapters import Adapters, graph_room, switch_seconds
 from tgi_llama.llama.backend import NativeLog
 from tgi_llama.llama.cell_state import CellState, memory_kind
 from tgi_llama.llama.context_params import compare, context_params, read_back
@@ -69,6 +72,9 @@ class Context:
             self.facts = read_back(pointer, lines)
             compare(params, self.facts)
             self.plan = plan
+            self.adapters = Adapters(model, pointer, graph_room(lines), log)
+            self._log = log
+            self.switch_s = 0.0
             kind = memory_kind(model.pointer, plan, n_window_cells=self.facts.n_window_cells)
             self.cells = CellState(pointer, plan, kind)
             self._n_vocab = model.n_vocab
@@ -99,13 +105,25 @@ class Context:
     def decode(self, batch: Batch) -> None:
         """Computes the batch and waits for it. See ``ModelRunner.decode``."""
         ends = self._check(batch)
-        code = native.llama_decode(self.pointer, self._batch.fill(batch))
+        if batch.adapter == self.adapters.current:
+            code = native.llama_decode(self.pointer, self._batch.fill(batch))
+        else:
+            code = self._decode_with_other(batch.adapter, self._batch.fill(batch))
         if code != 0:
             kind, words = _DECODE_ERRORS.get(code, (DecodeFailed, "unknown failure"))
             self.cells.reread(ends, computed=code not in _NOTHING_COMPUTED)
             raise kind(f"{words} (llama_decode returned {code})")
         self.cells.extend(ends)
         self._find_outputs(batch)
+
+    def _decode_with_other(self, adapter: AdapterId | None, batch: native.llama_batch) -> int:
+        """Changes the adapter and decodes. What llama.cpp says of its new graphs each time is not
+        worth a reader's while; how long they took it says nowhere else."""
+        self.adapters.use(adapter)
+        with self._log.quiet(below=logging.WARNING), self._log.captured() as lines:
+            code: int = native.llama_decode(self.pointer, batch)
+        self.switch_s = switch_seconds(lines)
+        return code
 
     def logits(self, row: int) -> Logits:
         """See ``ModelRunner.logits``."""
@@ -158,6 +176,8 @@ class Context:
         n = batch.tokens.shape[0]
         if not 0 < n <= self._batch.capacity:
             raise InvalidBatch(f"{n} tokens in a batch of 1 to {self._batch.capacity}")
+        if not self.adapters.is_loaded(batch.adapter):
+            raise InvalidBatch(f"adapter {batch.adapter} is not loaded")
         ends: dict[int, int] = {}
         for run in batch.runs:
             if not 0 <= run.slot < self.plan.n_slots:

@@ -62,6 +62,7 @@ class Model:
             native.llama_model_free(pointer)
             raise ConfigError(f"{path}: {error}") from None
         self.pointer = pointer
+        self.path = path
         self.load_mode = _value(lines, "load_mode = ", ")") or "unknown"
         """As llama.cpp's log names it, for example ``mmap+mlock``."""
         self.locked = "mlock" in self.load_mode and not any("failed to mlock" in s for s in lines)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import llama_cpp.llama_cpp as native
@@ -11,7 +12,7 @@ from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.engine.model_runner import Batch, Logits, SavedState, SlotId
 from tgi_llama.errors import StartError
-from tgi_llama.generation import ModelDescription
+from tgi_llama.generation import AdapterFacts, AdapterId, ModelDescription
 from tgi_llama.llama.backend import NativeLog, uses_numa
 from tgi_llama.llama.cell_state import suited
 from tgi_llama.llama.context import Context
@@ -49,6 +50,16 @@ class LlamaRunner:
 
     def decode(self, batch: Batch) -> None:
         self._context.decode(batch)
+
+    def load_adapter(self, adapter: AdapterId, path: Path, *, scale: float) -> AdapterFacts:
+        return self._context.adapters.load(adapter, path, scale=scale)
+
+    def free_adapter(self, adapter: AdapterId) -> None:
+        self._context.adapters.free(adapter)
+
+    @property
+    def switch_s(self) -> float:
+        return self._context.switch_s
 
     def logits(self, row: int) -> Logits:
         return self._context.logits(row)

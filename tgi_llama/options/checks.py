@@ -28,6 +28,10 @@ class _Checked(Protocol):
     @property
     def prometheus_port(self) -> int | None: ...
     @property
+    def api_key(self) -> tuple[str, ...]: ...
+    @property
+    def admin_api_key(self) -> tuple[str, ...]: ...
+    @property
     def type_v(self) -> str: ...
     @property
     def flash_attention(self) -> bool: ...
@@ -38,6 +42,7 @@ def check(config: _Checked, options: Iterable[Option]) -> None:
     _check_token_limits(config)
     _check_single_values(config, options)
     _check_ports(config)
+    _check_keys(config)
     _check_flash_attention(config)
 
 
@@ -81,6 +86,14 @@ def _check_ports(config: _Checked) -> None:
     if config.prometheus_port and config.prometheus_port == config.port:
         raise ConfigError(
             f"--prometheus-port and --port must differ. Given: {config.port} for both"
+        )
+
+
+def _check_keys(config: _Checked) -> None:
+    if not set(config.api_key).isdisjoint(config.admin_api_key):
+        raise ConfigError(
+            "--api-key and --admin-api-key have a key in common: whoever may generate could also"
+            " change what is served"
         )
 
 

@@ -17,26 +17,27 @@ def template_text(given: str | None) -> str | None:
     return _read_text("--chat-template", Path(given))
 
 
-def api_keys(path: Path | None) -> tuple[str, ...]:
-    """The keys in the file, one a line; none without a file. Raises ConfigError."""
-    if path is None:
-        return ()
-    lines = _read_text("--api-key-file", path).splitlines()
-    keys = tuple(line.strip() for line in lines if line.strip())
-    if not keys:  # with no key at all the server would be open to everyone
-        raise ConfigError(f"--api-key-file: no key in the file {str(path)!r}")
-    return keys
-
-
-def checked_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """The same keys. Raises ConfigError, without showing it, for a key that no HTTP header can
-    carry: it would lock its owner out without a word."""
+def keys_of(given: tuple[str, ...], path: Path | None, *, flag: str) -> tuple[str, ...]:
+    """The given keys and those in the file, one a line, of the options ``flag`` and ``flag`` with
+    ``-file``. Raises ConfigError, without showing it, for a key that no HTTP header can carry: it
+    would lock its owner out without a word."""
+    keys = given + _keys_in(path, flag=f"{flag}-file")
     for key in keys:
         if not (key.isascii() and key.isprintable() and key == key.strip()):
             raise ConfigError(
-                "--api-key, --api-key-file: a key must be printable ASCII characters without"
-                " spaces around them"
+                f"{flag}, {flag}-file: a key must be printable ASCII characters without spaces"
+                " around them"
             )
+    return keys
+
+
+def _keys_in(path: Path | None, *, flag: str) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    lines = _read_text(flag, path).splitlines()
+    keys = tuple(line.strip() for line in lines if line.strip())
+    if not keys:  # with no key at all the server would be open to everyone
+        raise ConfigError(f"{flag}: no key in the file {str(path)!r}")
     return keys
 
 

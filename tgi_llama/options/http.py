@@ -4,7 +4,7 @@ from pathlib import Path
 
 import attrs
 
-from .files import api_keys, checked_keys
+from .files import keys_of
 from .option import Group, described
 
 
@@ -51,7 +51,25 @@ class HttpOptions:
         secret=True,
         help="Ask clients for this bearer token. Repeat it to accept several. A key on the"
         " command line can be seen by others on the machine; a file or API_KEY cannot.",
-        resolve=lambda given, config: checked_keys(given + api_keys(config.api_key_file)),
+        resolve=lambda given, config: keys_of(given, config.api_key_file, flag="--api-key"),
+    )
+    admin_api_key_file: Path | None = described(  # noqa: RUF009  # an attrs field
+        None,
+        group=Group.HTTP,
+        unit="file",
+        help="Accept the keys in this file too, one a line, as --admin-api-key.",
+    )
+    admin_api_key: tuple[str, ...] = described(
+        (),
+        group=Group.HTTP,
+        unit="key",
+        secret=True,
+        help="The bearer token that opens the routes which change what is served, and no others:"
+        " today those that load and unload LoRA adapters. Without one they are closed. Repeat it"
+        " to accept several.",
+        resolve=lambda given, config: keys_of(
+            given, config.admin_api_key_file, flag="--admin-api-key"
+        ),
     )
     cors_allow_origin: tuple[str, ...] = described(
         (),

@@ -58,6 +58,8 @@ class Option:
     """Whether the environment is read."""
     is_amount: bool = False
     """A number that is given as a text which matches ``pattern``; ``maximum`` does not apply."""
+    is_any_path: bool = False
+    """A path that may be a folder's and need not exist; others are those of files."""
     secret: bool = False
     """Never shown: left out of the configuration's ``repr``."""
     no_effect: str | None = None
@@ -141,6 +143,7 @@ class Description(TypedDict, total=False):
     off_switch: str
     has_variable: bool
     is_amount: bool
+    is_any_path: bool
     secret: bool
     no_effect: str
 

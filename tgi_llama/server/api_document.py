@@ -13,7 +13,9 @@ from quart import Response
 from werkzeug.exceptions import MethodNotAllowed, NotFound, RequestEntityTooLarge, RequestTimeout
 
 from tgi_llama.errors import (
+    AdapterConflict,
     EngineDead,
+    Forbidden,
     GenerationError,
     IncompleteGeneration,
     Overloaded,
@@ -62,9 +64,11 @@ _OWN_HEADERS: Final[Mapping[int, Mapping[str, str]]] = {
 _MEANINGS: Final[Mapping[int, str]] = {
     400: "The body is not JSON.",
     401: "The API key is missing or wrong.",
+    403: "The key does not open this route, or what was asked for is not to be had.",
     404: "There is nothing of this name.",
     405: "The path does not take this method.",
     408: "The body did not arrive in time.",
+    409: "The name is taken, or something is being done with it.",
     413: "The body is too large.",
     415: "The body does not claim to be JSON.",
     422: "The request is wrong; the text names the field.",
@@ -86,9 +90,11 @@ def _errors(path: str) -> Mapping[int, Mapping[str, Exception]]:
             )
         },
         401: {"no_key": Unauthorized("The API key is missing or wrong")},
+        403: {"closed": Forbidden("This server was started without --admin-api-key")},
         404: {"unknown": NotFound()},
         405: {"method": MethodNotAllowed()},
         408: {"slow": RequestTimeout()},
+        409: {"loading": AdapterConflict("the adapter 'pirate' is being loaded")},
         413: {"large": RequestEntityTooLarge()},
         415: {"type": UnsupportedMediaType()},
         422: {
@@ -98,6 +104,9 @@ def _errors(path: str) -> Mapping[int, Mapping[str, Exception]]:
             ),
             "template": TemplateError("template not found"),
             "tools": ToolError("Tool with name get_weather not found"),
+            "adapter": ValidationError(
+                "`adapter_id` must be one of pirate. Given: 'sailor'", field=f"{path}adapter_id"
+            ),
         },
         424: {"generation": GenerationError("the next token could not be computed")},
         429: {"overloaded": Overloaded()},
@@ -161,7 +170,10 @@ class _Writer:
                 "schemas": dict(sorted(self._schemas.definitions.items())),
                 "responses": dict(sorted(self._responses.items())),
                 "headers": self._headers,
-                "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+                "securitySchemes": {
+                    "key": {"type": "http", "scheme": "bearer"},
+                    "admin": {"type": "http", "scheme": "bearer"},
+                },
             },
         }
 
@@ -176,6 +188,8 @@ class _Writer:
         if route.needs_key:
             key: Schema = {"key": []}
             written["security"] = [key] if self.needs_key else [{}, key]
+        if route.is_admin:
+            written["security"] = [{"admin": []}]
         names = _PARAMETER.findall(route.path)
         if names:
             written["parameters"] = [_parameter(name) for name in names]
@@ -269,8 +283,11 @@ def _failures(route: Route, operation: Operation) -> Iterator[int]:
     """The statuses with which the route may refuse or fail."""
     yield 405
     yield 500
-    if route.needs_key:
+    yield from operation.refusals
+    if route.needs_key or route.is_admin:
         yield 401
+    if route.is_admin:
+        yield 403
     if _PARAMETER.search(route.path):
         yield 404
     if operation.request is not None:

@@ -23,6 +23,7 @@ from tgi_llama.wire.kserve import (
     ModelMetadata,
     ServerMetadata,
 )
+from tgi_llama.wire.lora import LoadAdapterRequest, UnloadAdapterRequest
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 from tgi_llama.wire.openai_responses import (
     ChatCompletion,
@@ -30,6 +31,7 @@ from tgi_llama.wire.openai_responses import (
     Completion,
     CompletionChunk,
     CompletionChunkWithUsage,
+    DeletedModel,
     Model,
     ModelList,
     OpenAiErrorBody,
@@ -40,11 +42,12 @@ from tgi_llama.wire.vertex import Instance, Predictions
 
 from .header_names import ANSWER_HEADERS, COMPUTE_TIME
 
-Tag = Literal["TGI", "OpenAI", "Clouds", "Server"]
+Tag = Literal["TGI", "OpenAI", "Adapters", "Clouds", "Server"]
 
 TAGS: Final[Mapping[Tag, str]] = {
     "TGI": "The routes of text-generation-inference.",
     "OpenAI": "The routes of OpenAI, with extra fields of TGI and other servers.",
+    "Adapters": "LoRA adapters at run time, as vLLM has them. They take an admin key.",
     "Clouds": "What Vertex AI, SageMaker and KServe expect of a model server.",
     "Server": "About the server itself. No key is needed.",
 }
@@ -97,6 +100,8 @@ class Operation:
     events: Events | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict)
     """``x-*`` headers of whole answers, with what they say."""
+    refusals: tuple[int, ...] = ()
+    """Statuses of its own beside those that it shares with others of its kind."""
     is_health: bool = False
     """503 has a meaning of its own."""
 
@@ -127,10 +132,10 @@ _LIVE = Operation(tag="Clouds", summary="KServe: the server lives", answer=Live)
 
 _MODEL = Operation(
     tag="OpenAI",
-    summary="The served model",
-    description="Its own name, or `tgi`. A name may contain slashes.",
+    summary="The served model or an adapter",
+    description="Its own name, or `tgi`, or an adapter's. A name may contain slashes.",
     answer=Model,
-    answer_examples={"model": examples.MODEL},
+    answer_examples={"model": examples.MODEL, "adapter": examples.ADAPTER},
 )
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
@@ -202,13 +207,34 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "openai_get_model_info": Operation(
         tag="OpenAI",
-        summary="All models: the one that is served",
+        summary="All models: the one that is served, and its LoRA adapters",
         answer=ModelList,
         answer_examples={"models": examples.MODELS},
     ),
     "openai_get_model": _MODEL,
     "openai_get_model_of_folder": attrs.evolve(
         _MODEL, summary="The served model where its name is an absolute folder"
+    ),
+    "load_lora_adapter": Operation(
+        tag="Adapters",
+        summary="Load a LoRA adapter",
+        description="Requests can ask for it as soon as this has been answered.",
+        request=LoadAdapterRequest,
+        request_examples=examples.LOAD_ADAPTER,
+        answer=Model,
+        answer_examples={"adapter": examples.ADAPTER},
+        refusals=(409,),
+    ),
+    "unload_lora_adapter": Operation(
+        tag="Adapters",
+        summary="Unload a LoRA adapter",
+        description="Its name is gone at once. This is answered when the requests that use the "
+        "adapter have ended and its memory is free; a client that does not wait changes nothing.",
+        request=UnloadAdapterRequest,
+        request_examples=examples.UNLOAD_ADAPTER,
+        answer=DeletedModel,
+        answer_examples={"adapter": examples.UNLOADED_ADAPTER},
+        refusals=(404, 409),
     ),
     "sagemaker_compatibility": Operation(
         tag="Clouds",
@@ -251,14 +277,15 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "kserve_model_metadata": Operation(
         tag="Clouds",
         summary="KServe: a model",
-        description="Every name and version means the served model.",
+        description="Every name and version is one of the served model.",
         answer=ModelMetadata,
     ),
     "kserve_model_metadata_ready": attrs.evolve(_LIVE, summary="KServe: a model is ready"),
     "kserve_model_infer": Operation(
         tag="Clouds",
         summary="KServe: a text for each prompt",
-        description="Texts travel as lists of bytes. There are as many `outputs` as `inputs`.",
+        description="Texts travel as lists of bytes. There are as many `outputs` as `inputs`. The "
+        "name of an adapter chooses it; every other one means the model alone.",
         request=InferRequest,
         request_examples=examples.KSERVE,
         answer=InferResponse,

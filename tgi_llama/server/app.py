@@ -9,6 +9,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import MethodNotAllowed
 
+from tgi_llama.errors import Forbidden
 from tgi_llama.metrics import FailureKind
 
 from .api_document import with_api_document
@@ -18,6 +19,8 @@ from .exchange import CorsPolicy, Exchange, exchange_of
 from .failures import Failure, Unauthorized, describe
 from .generate import GenerateRoutes
 from .kserve import KserveRoutes
+from .lora import LoraRoutes
+from .models import ModelRoutes
 from .openai import OpenAiRoutes
 from .ops import OpsRoutes
 from .request_record import RequestRecord
@@ -41,10 +44,12 @@ def route_table(services: Services) -> tuple[Route, ...]:
     routes = (
         *generate.table(),
         *openai.table(),
+        *ModelRoutes(services).table(),
         *TokenizeRoutes(services).table(),
         *SagemakerRoutes(services, generate, openai).table(),
         *VertexRoutes(services).table(),
         *KserveRoutes(services).table(),
+        *LoraRoutes(services).table(),
         *OpsRoutes(services).table(),
         *DocsPage.installed().table(),
     )
@@ -59,6 +64,7 @@ class _App(QuartTrio):
         self._routes = {route.name: route for route in routes}
         self._cors = CorsPolicy.from_names(services.settings.cors_allow_origins)
         self._keys = tuple(key.encode() for key in services.settings.api_keys)
+        self._admin_keys = tuple(key.encode() for key in services.settings.admin_keys)
         self.config["MAX_CONTENT_LENGTH"] = services.settings.payload_limit_bytes
         self.config["BODY_TIMEOUT"] = services.settings.body_timeout_s
         self.config["RESPONSE_TIMEOUT"] = None
@@ -99,8 +105,20 @@ class _App(QuartTrio):
             exchange.record = exchange.resources.enter_context(record)
 
     async def _check_key(self) -> None:
-        if self._keys and self._is_guarded() and not self._has_key():
+        route = self._route()
+        if route is not None and route.is_admin:
+            self._check_admin_key()
+        elif self._keys and self._is_guarded() and not _has_key(self._keys):
             raise Unauthorized("The API key is missing or wrong")
+
+    def _check_admin_key(self) -> None:
+        if not self._admin_keys:
+            raise Forbidden("This server was started without --admin-api-key")
+        if _has_key(self._admin_keys):
+            return
+        if _has_key(self._keys):
+            raise Forbidden("This takes an admin key, and the given one is an API key")
+        raise Unauthorized("The admin key is missing or wrong")
 
     def _is_guarded(self) -> bool:
         """Told by the rule that matched: a path has several spellings. A guarded path asked with
@@ -114,12 +132,6 @@ class _App(QuartTrio):
     def _route(self) -> Route | None:
         rule = request.url_rule
         return None if rule is None else self._routes[rule.endpoint]
-
-    def _has_key(self) -> bool:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        # All keys are compared, in constant time each, so that timing tells nothing.
-        matches = [hmac.compare_digest(given.encode(), key) for key in self._keys]
-        return scheme.lower() == "bearer" and any(matches)
 
     async def _answer_error(self, error: Exception) -> Response:
         """The boundary of every request: whatever was raised becomes JSON."""
@@ -139,3 +151,11 @@ class _App(QuartTrio):
             n_running = self._services.admission.n_running
             headers["retry-after"] = str(self._services.retry_advice.seconds(n_running))
         return headers
+
+
+def _has_key(keys: Sequence[bytes]) -> bool:
+    """Whether the request has one of the keys."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    # All keys are compared, in constant time each, so that timing tells nothing.
+    matches = [hmac.compare_digest(given.encode(), key) for key in keys]
+    return scheme.lower() == "bearer" and any(matches)

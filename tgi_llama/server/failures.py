@@ -8,7 +8,11 @@ import attrs
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from tgi_llama.errors import (
+    AdapterConflict,
+    AdapterError,
+    AdapterNotFound,
     EngineDead,
+    Forbidden,
     GenerationError,
     IncompleteGeneration,
     Overloaded,
@@ -31,7 +35,9 @@ OPENAI_PREFIX = "/v1/"
 
 _OPENAI_TYPES = {
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
+    409: "conflict_error",
     424: "server_error",
     429: "rate_limit_error",
 }
@@ -119,6 +125,10 @@ _ROWS = (  # a class stands before its base
     _Row(EngineDead, 503, FailureKind.UNAVAILABLE, "unavailable"),
     _Row(RequestCancelled, 499, FailureKind.DROPPED, "dropped"),
     _Row(ParseError, 422, FailureKind.PARSE, "validation"),
+    _Row(AdapterError, 422, FailureKind.VALIDATION, "adapter_error", "Adapter error: {}"),
+    _Row(AdapterNotFound, 404, FailureKind.VALIDATION, "not_found"),
+    _Row(AdapterConflict, 409, FailureKind.VALIDATION, "conflict"),
+    _Row(Forbidden, 403, FailureKind.AUTH, "authorization"),
     _Row(Unauthorized, 401, FailureKind.AUTH, "authentication"),
     _Row(
         UnsupportedMediaType,
@@ -153,6 +163,10 @@ def describe(error: Exception) -> Failure:
         return _describe_parse_error(failure, error)
     if isinstance(error, ValidationError):
         return attrs.evolve(failure, param=error.field)
+    if isinstance(error, AdapterError):
+        return attrs.evolve(failure, param="lora_path")
+    if isinstance(error, (AdapterNotFound, AdapterConflict)):
+        return attrs.evolve(failure, param="lora_name")
     if isinstance(error, Unauthorized):
         return attrs.evolve(failure, headers=(("www-authenticate", "Bearer"),))
     return failure

@@ -17,6 +17,7 @@ from tgi_llama.admission import Admission
 from tgi_llama.errors import Overloaded, RequestError, ValidationError
 from tgi_llama.generation import Finish, FinishReason, PromptToken, Token, TokenEvent
 from tgi_llama.metrics import GenerationTimes
+from tgi_llama.validation.adapters import unknown_adapter
 from tgi_llama.validation.prepared import PreparedGeneration
 
 from .services import Services
@@ -103,6 +104,7 @@ async def start(
     check_can_run(len(prepared), admission)
     if len(prepared) > 1:
         resources.enter_context(admission.further_permits(len(prepared) - 1))
+    prepared = [_with_adapter(one, services) for one in prepared]
     for one in prepared:
         services.metrics.generation_validated(
             n_prompt_tokens=one.n_prompt_tokens,
@@ -117,6 +119,22 @@ async def start(
             services.metrics.generation_queued()
             members.append(Generation(branch, stream, received, submitted, services))
     return Generations(members)
+
+
+def _with_adapter(prepared: PreparedGeneration, services: Services) -> PreparedGeneration:
+    """The same with the loading of its adapter that there is now. Raises ValidationError where that
+    was unloaded while the request was validated. What is submitted right after this comes to the
+    engine before an order to unload."""
+    if prepared.adapter is None:
+        return prepared
+    ids = services.adapters.ids
+    current = ids.get(prepared.adapter)
+    if current is None:
+        raise unknown_adapter(ids, prepared.adapter, field=None)
+    services.metrics.adapter_used(prepared.adapter)
+    if current == prepared.request.adapter:
+        return prepared
+    return attrs.evolve(prepared, request=attrs.evolve(prepared.request, adapter=current))
 
 
 def check_can_run(n_generations: int, admission: Admission) -> None:

@@ -1,10 +1,13 @@
-"""KServe's routes, version 2 of its protocol. Every model name and version means the one model."""
+"""KServe's routes, version 2 of its protocol. The name of a LoRA adapter means that adapter, every
+other name and every version the model alone.
+"""
 
 from functools import partial
 
 import attrs
 from quart import Response, request
 
+from tgi_llama.validation.adapters import chosen_adapter
 from tgi_llama.wire import converter
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.kserve import (
@@ -54,7 +57,7 @@ class KserveRoutes:
 
     async def infer(self, name: str, version: str) -> Response:  # noqa: ARG002 from the path
         admission = self.services.admission
-        infer_request = await read_request(request, InferRequest, admission)
+        infer_request = self._addressed(await read_request(request, InferRequest, admission), name)
         try:
             inputs = await admission.validate(partial(_inputs, infer_request))
         except NotUtf8 as error:
@@ -70,6 +73,16 @@ class KserveRoutes:
             ),
         )
         return json_response(converter.dump(response))
+
+    def _addressed(self, infer_request: InferRequest, name: str) -> InferRequest:
+        """The request for the model of this name. Raises ValidationError where it asks for another
+        adapter."""
+        ids, parameters = self.services.adapters.ids, infer_request.parameters
+        if name not in ids:
+            return infer_request
+        field = "parameters.adapter_id"
+        chosen_adapter(ids, parameters.adapter_id, field=field, model=name)
+        return attrs.evolve(infer_request, parameters=attrs.evolve(parameters, adapter_id=name))
 
 
 def _inputs(infer_request: InferRequest) -> list[Input]:

@@ -1,4 +1,4 @@
-"""OpenAI's routes: ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/models``."""
+"""OpenAI's routes that generate: ``/v1/chat/completions`` and ``/v1/completions``."""
 
 import secrets
 import time
@@ -9,7 +9,6 @@ from functools import partial
 import attrs
 from quart import Response, request
 
-from tgi_llama.wire import converter
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 from tgi_llama.wire.openai_responses import (
     ChatChoice,
@@ -18,10 +17,6 @@ from tgi_llama.wire.openai_responses import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
-    Model,
-    ModelList,
-    OpenAiError,
-    OpenAiErrorBody,
     Usage,
 )
 
@@ -36,13 +31,6 @@ from .routes import Route
 from .services import Services
 from .streaming import stream_response
 
-_MODEL = "/v1/models/<path:model_id>"
-_FOLDER = "/v1/models//<path:model_id>"
-"""A model may be named by its folder, and ``path`` matches nothing that begins with a slash."""
-
-_ANY_MODEL = "tgi"
-"""What TGI's clients say when they do not care which model answers."""
-
 
 @attrs.frozen
 class OpenAiRoutes:
@@ -52,9 +40,6 @@ class OpenAiRoutes:
         return (
             Route("POST", "/v1/chat/completions", "chat_completions", self.chat, is_counted=True),
             Route("POST", "/v1/completions", "completions", self.completions, is_counted=True),
-            Route("GET", "/v1/models", "openai_get_model_info", self.models, needs_key=True),
-            Route("GET", _MODEL, "openai_get_model", self.model, needs_key=True),
-            Route("GET", _FOLDER, "openai_get_model_of_folder", self.folder, needs_key=True),
         )
 
     # --- chat ---
@@ -136,31 +121,6 @@ class OpenAiRoutes:
             received=self.services.clock(),
             precheck=partial(validator.precheck, completion_request, streaming=streaming),
         )
-
-    # --- models ---
-
-    async def models(self) -> Response:
-        return json_response(converter.dump(ModelList(data=(self._served_model(),))))
-
-    async def model(self, model_id: str) -> Response:
-        served = self._served_model()
-        if model_id in (served.id, _ANY_MODEL):
-            return json_response(converter.dump(served))
-        error = OpenAiError(
-            message=f"The model '{model_id}' does not exist",
-            type="not_found_error",
-            param="model",
-            code="model_not_found",
-        )
-        body = OpenAiErrorBody(error=error, error_type="not_found")
-        return json_response(converter.dump(body), 404)
-
-    async def folder(self, model_id: str) -> Response:
-        return await self.model(f"/{model_id}")
-
-    def _served_model(self) -> Model:
-        model_id = self.services.settings.model_id
-        return Model(id=model_id, owned_by=model_id)
 
     def _answer(self, prefix: str, started: generations.Generations) -> Answer:
         settings = self.services.settings

@@ -5,7 +5,7 @@ from quart import Response
 
 from tgi_llama.metrics import CONTENT_TYPE
 from tgi_llama.wire import converter
-from tgi_llama.wire.generate_responses import ErrorBody, Info
+from tgi_llama.wire.generate_responses import ErrorBody, Info, LoraAdapter
 
 from .bodies import json_response
 from .routes import Route
@@ -68,6 +68,15 @@ class OpsRoutes:
             offload_kqv=model.offload_kqv,
             kv_device=model.kv_device,
             tool_format=settings.tool_format,
+            lora_adapters=tuple(
+                LoraAdapter(
+                    name=one.name,
+                    scale=one.scale,
+                    n_bytes=one.facts.n_bytes,
+                    rank=one.facts.rank,
+                )
+                for one in self.services.adapters.all
+            ),
         )
 
     async def health(self) -> Response:

@@ -20,9 +20,11 @@ class Route:
     view: View
     is_counted: bool = attrs.field(default=False, kw_only=True)
     """It asks for generations, so ``tgi_request_count`` counts it."""
+    is_admin: bool = attrs.field(default=False, kw_only=True)
+    """It changes what is served: an admin key opens it, and nothing else."""
     needs_key: bool = attrs.field(kw_only=True)
     """Where the server has API keys: without one it answers 401."""
 
     @needs_key.default
     def _post_needs_key(self) -> bool:
-        return self.method == "POST"
+        return self.method == "POST" and not self.is_admin

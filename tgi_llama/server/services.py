@@ -5,6 +5,7 @@ from time import perf_counter
 
 import attrs
 
+from tgi_llama.adapters import Adapters
 from tgi_llama.admission import Admission
 from tgi_llama.generation import ModelDescription
 from tgi_llama.metrics import Metrics
@@ -28,6 +29,8 @@ class Settings:
     payload_limit_bytes: int = 2_000_000
     api_keys: tuple[str, ...] = ()
     """Empty: nobody needs a key."""
+    admin_keys: tuple[str, ...] = ()
+    """Empty: nobody may change what is served."""
     cors_allow_origins: tuple[str, ...] = ()
     """Empty: any origin."""
     compute_type: str = "cpu"
@@ -55,6 +58,7 @@ class Services:
     settings: Settings
     admission: Admission
     validator: Validator
+    adapters: Adapters
     tokenizer: Tokenizer
     metrics: Metrics
     model: ModelDescription

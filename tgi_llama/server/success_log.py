@@ -23,6 +23,7 @@ def log_success(prepared: PreparedGeneration, finish: Finish, times: GenerationT
     """Writes the line. Call it once per generation that ``Metrics.generation_finished`` counts."""
     if not _log.isEnabledFor(logging.INFO):
         return
+    adapter = {} if prepared.adapter is None else {"adapter": prepared.adapter}
     _log.info(
         "Success",
         extra={
@@ -34,6 +35,7 @@ def log_success(prepared: PreparedGeneration, finish: Finish, times: GenerationT
             "time_per_token": describe_duration(times.per_token_s),
             "seed": prepared.reported_seed,
             "cached_tokens": finish.n_cached_prompt_tokens,
+            **adapter,
         },
     )
 

@@ -12,7 +12,6 @@ from .rules import (
     check_sampling,
     check_stop,
     reject,
-    reject_unsupported,
 )
 
 
@@ -72,5 +71,3 @@ def check_parameters(
             f"`top_n_tokens` must be >= 0 and <= {limits.max_top_n_tokens}. Given: {n_top}",
             field="parameters.top_n_tokens",
         )
-    if parameters.adapter_id is not None:
-        reject_unsupported("adapter_id", field="parameters.adapter_id")

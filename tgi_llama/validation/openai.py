@@ -81,7 +81,8 @@ def check_openai(
         check_max_new_tokens(max_new_tokens, field=max_tokens_field)
     check_stop(stop, limits, field="stop")
     n_top_logprobs = _n_top_logprobs(request)
-    _check_supported(request)
+    if isinstance(request, ChatRequest):
+        _check_supported(request)
     logprobs = _wants_logprobs(request)
     return OpenAiAnswer(
         sampling=sampling,
@@ -203,17 +204,8 @@ def _n_top_logprobs(request: ChatRequest | CompletionRequest) -> int:
 # --- what is not supported yet --------------------------------------------------------------------
 
 
-def _check_supported(request: ChatRequest | CompletionRequest) -> None:
-    asked_for = {"adapter_id": request.adapter_id is not None}
-    if isinstance(request, ChatRequest):
-        asked_for |= _asked_of_chat(request)
-    for name, is_asked_for in asked_for.items():
-        if is_asked_for:
-            reject_unsupported(name, field=name)
-
-
-def _asked_of_chat(request: ChatRequest) -> dict[str, bool]:
-    return {
+def _check_supported(request: ChatRequest) -> None:
+    asked_for = {
         "modalities": any(name != "text" for name in request.modalities or ()),
         "audio": request.audio is not None,
         "functions": bool(request.functions) and request.function_call != "none",
@@ -221,3 +213,6 @@ def _asked_of_chat(request: ChatRequest) -> dict[str, bool]:
         "prediction": request.prediction is not None,
         "moderation": request.moderation is not None,
     }
+    for name, is_asked_for in asked_for.items():
+        if is_asked_for:
+            reject_unsupported(name, field=name)

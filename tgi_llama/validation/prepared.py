@@ -30,6 +30,8 @@ class PreparedGeneration:
     """OpenAI streams: end with a chunk that carries the usage."""
     model: str | None = None
     """OpenAI routes: the name to answer with; None for the served model's own."""
+    adapter: str | None = None
+    """The name of the LoRA adapter that ``request.adapter`` is a loading of."""
     index: int = 0
     """Position of this prompt in the call."""
     branch: int = 0

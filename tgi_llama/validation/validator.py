@@ -13,10 +13,11 @@ from typing import Protocol
 import attrs
 
 from tgi_llama.errors import TemplateError
-from tgi_llama.generation import GenerationRequest, StoppingParameters
+from tgi_llama.generation import AdapterId, GenerationRequest, StoppingParameters
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
+from .adapters import ChosenAdapter, chosen_adapter
 from .call_ids import needs_short_ids, with_short_ids
 from .chat import chat_prompt
 from .constraints import Constraints
@@ -63,6 +64,8 @@ class Validator:
     vocabulary: Vocabulary | None = attrs.field(kw_only=True, default=None)
     """The model's, for infilling and for the text of token ids."""
     constraints: Constraints = attrs.field(kw_only=True, factory=Constraints)
+    adapters: Callable[[], Mapping[str, AdapterId]] = attrs.field(kw_only=True, default=dict)
+    """The LoRA adapters that there are, by name. Any thread may call it."""
     draw_seed: Callable[[], int] = attrs.field(kw_only=True, default=_draw_seed)
     _prompts: PromptEncoder = attrs.field(init=False)
 
@@ -94,6 +97,9 @@ class Validator:
         sampling = native_sampling(parameters)
         self.precheck(request, streaming=streaming)
         check_parameters(parameters, sampling, self.limits)
+        adapter = chosen_adapter(
+            self.adapters(), parameters.adapter_id, field="parameters.adapter_id"
+        )
         prompt = self._prompts.native(request)
         stopping = StoppingParameters(
             max_new_tokens=token_budget(
@@ -116,6 +122,7 @@ class Validator:
                 logprobs=True,
                 n_top_tokens=parameters.top_n_tokens or 0,
                 prompt_logprobs=parameters.decoder_input_details,
+                adapter=adapter.id if adapter else None,
             ),
             prompt=self._prompts.text_of(prompt),
             n_prompt_tokens=len(prompt.ids),
@@ -127,6 +134,7 @@ class Validator:
                 request.return_full_text_by_default if full_text is None else full_text
             ),
             n_branches=n_branches(parameters),
+            adapter=adapter.name if adapter else None,
         )
         return self._branches(self.constraints.constrained(prepared, grammar), sampling)
 
@@ -137,7 +145,8 @@ class Validator:
         use = self._tool_use(request)
         text = self._render(request, use)
         answer = check_openai(request, self.limits, n_vocab=self.tokenizer.n_vocab)
-        prepared = self._openai(self._prompts.conversation(text), answer, index=0)
+        adapter = self._adapter(request)
+        prepared = self._openai(self._prompts.conversation(text), answer, adapter, index=0)
         content = openai_grammar(request, self.limits)
         turn = self.constraints.turn(prepared, request, use, content)
         return self._branches(turn, answer.sampling)
@@ -152,9 +161,11 @@ class Validator:
         ValidationError."""
         self.precheck(request, streaming=request.stream)
         answer = check_openai(request, self.limits, n_vocab=self.tokenizer.n_vocab)
+        adapter = self._adapter(request)
         prompts = self._prompts.completions(request)
         prepared = [
-            self._openai(prompt, answer, index=index) for index, prompt in enumerate(prompts)
+            self._openai(prompt, answer, adapter, index=index)
+            for index, prompt in enumerate(prompts)
         ]
         grammar = openai_grammar(request, self.limits)
         return tuple(
@@ -163,8 +174,18 @@ class Validator:
             for branch in self._branches(one, answer.sampling)
         )
 
+    def _adapter(self, request: ChatRequest | CompletionRequest) -> ChosenAdapter | None:
+        return chosen_adapter(
+            self.adapters(), request.adapter_id, field="adapter_id", model=request.model
+        )
+
     def _openai(
-        self, prompt: EncodedPrompt, answer: OpenAiAnswer, *, index: int
+        self,
+        prompt: EncodedPrompt,
+        answer: OpenAiAnswer,
+        adapter: ChosenAdapter | None,
+        *,
+        index: int,
     ) -> PreparedGeneration:
         """The first generation of a prompt, without its seed."""
         stopping = StoppingParameters(
@@ -189,6 +210,7 @@ class Validator:
                 n_top_tokens=answer.n_top_logprobs,
                 prompt_logprobs=prompt_logprobs,
                 n_prompt_top_tokens=answer.n_top_logprobs if prompt_logprobs else 0,
+                adapter=adapter.id if adapter else None,
             ),
             prompt=self._prompts.text_of(prompt),
             n_prompt_tokens=len(prompt.ids),
@@ -196,7 +218,8 @@ class Validator:
             logprobs=answer.logprobs,
             n_top_logprobs=answer.n_top_logprobs,
             include_usage=answer.include_usage,
-            model=answer.model,
+            model=adapter.name if adapter else answer.model,
+            adapter=adapter.name if adapter else None,
             index=index,
             n_branches=answer.n_branches,
             n_shown=answer.n_shown,

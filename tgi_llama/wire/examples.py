@@ -26,6 +26,7 @@ from .openai_responses import (
     Completion,
     CompletionChoice,
     CompletionChunk,
+    DeletedModel,
     FunctionCall,
     Model,
     ModelList,
@@ -258,7 +259,17 @@ COMPLETION_CHUNKS: Final = tuple(
 
 MODEL: Final = Model(id=_MODEL_ID, owned_by=_MODEL_ID)
 
-MODELS: Final = ModelList(data=(MODEL,))
+ADAPTER: Final = Model(
+    id="pirate", created=_CREATED, owned_by=_MODEL_ID, root="pirate.gguf", parent=_MODEL_ID
+)
+
+MODELS: Final = ModelList(data=(MODEL, ADAPTER))
+
+LOAD_ADAPTER: Final = {"adapter": {"lora_name": "pirate", "lora_path": "pirate.gguf"}}
+
+UNLOAD_ADAPTER: Final = {"adapter": {"lora_name": "pirate"}}
+
+UNLOADED_ADAPTER: Final = DeletedModel(id="pirate")
 
 PREDICTED: Final = Predictions(predictions=(" 5, 6, 7,", "19"))
 

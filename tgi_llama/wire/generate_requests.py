@@ -33,6 +33,7 @@ class GenerateParameters(GuidedFields):
     top_n_tokens: U32 | None = None
     grammar: Grammar | None = None
     adapter_id: str | None = None
+    """The LoRA adapter to use."""
 
 
 @attrs.frozen(kw_only=True)

@@ -89,6 +89,16 @@ class TokenizeEntry:
 
 
 @attrs.frozen(kw_only=True)
+class LoraAdapter:
+    """A LoRA adapter that requests can ask for."""
+
+    name: str
+    scale: F32
+    n_bytes: int
+    rank: int
+
+
+@attrs.frozen(kw_only=True)
 class Info:
     """``/info``: TGI's keys in TGI's order, then ours."""
 
@@ -136,6 +146,7 @@ class Info:
     kv_device: str
     tool_format: str | None
     """How tool calls are written and read; None where no tools are taken."""
+    lora_adapters: tuple[LoraAdapter, ...]
 
 
 @attrs.frozen(kw_only=True)

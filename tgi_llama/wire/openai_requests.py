@@ -209,8 +209,8 @@ class OpenAiRequest(GuidedFields):
     """llama.cpp's field: a grammar in its GBNF, or in Lark; or what TGI's native routes take."""
     json_schema: object = None
     """llama.cpp's field: as ``guided_json``."""
-    # Read so that it can be refused by name while it is not supported:
     adapter_id: str | None = None
+    """The LoRA adapter to use; ``model`` may name it too."""
 
 
 @attrs.frozen(kw_only=True)

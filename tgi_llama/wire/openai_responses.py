@@ -194,10 +194,26 @@ class CompletionChunkWithUsage(CompletionChunk):
 
 @attrs.frozen(kw_only=True)
 class Model:
+    """The served model, or a LoRA adapter, which has ``root`` and ``parent``."""
+
     id: str
     object: Literal["model"] = "model"
     created: int = 0
+    """An adapter's: Unix time in seconds when it was loaded."""
     owned_by: str
+    root: str | None = attrs.field(default=None, metadata=_OMITTED)
+    """Where it came from: its name on the hub, or its file's without the folder."""
+    parent: str | None = attrs.field(default=None, metadata=_OMITTED)
+    """The model that it belongs to."""
+
+
+@attrs.frozen(kw_only=True)
+class DeletedModel:
+    """What is left of an adapter that was unloaded."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: bool = True
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,188 @@
+"""What a LoRA adapter's file says of itself, read before llama.cpp loads it.
+
+llama.cpp says clearly what it finds wrong, and lets much pass that ends the process later, in the
+middle of a decode: matrices that do not fit each other, metadata of another type, a change of token
+embeddings that are the model's output as well. Such files are refused here. What llama.cpp checks
+itself is left to it.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import llama_cpp.llama_cpp as native
+
+from tgi_llama.errors import AdapterError
+from tgi_llama.generation import AdapterFacts
+
+_A, _B = ".lora_a", ".lora_b"
+
+_STRING, _FLOAT32 = 8, 6
+"""``enum gguf_type``"""
+
+_TYPES_OF_KEYS = {
+    "general.type": _STRING,
+    "general.architecture": _STRING,
+    "adapter.type": _STRING,
+    "adapter.lora.alpha": _FLOAT32,
+}
+"""llama.cpp reads these, where they are there, as of these types."""
+
+_INVOCATION_TOKENS = "adapter.alora.invocation_tokens"
+
+_MATRIX_TYPES = {0: "F32", 1: "F16", 8: "Q8_0", 30: "BF16"}
+"""``enum ggml_type``: what llama.cpp's converter writes. Not all others can be multiplied with."""
+
+_EXPERTS = "_exps."
+"""In the names of weights that have a matrix for each expert."""
+
+
+class _InitParams(ctypes.Structure):
+    """``gguf_init_params``"""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+_Shape = tuple[int, int, int, int]
+"""ggml's ``ne``: columns, rows, matrices, 1."""
+
+
+@attrs.frozen
+class _Tensor:
+    shape: _Shape
+    type: int
+    n_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class AdapterFile:
+    """One file's pairs of matrices. A pair A, B changes the weight W to W + scale * B * A."""
+
+    key_types: dict[str, int]
+    tensors: dict[str, _Tensor]
+    alignment: int
+
+    @property
+    def pairs(self) -> dict[str, tuple[_Tensor, _Tensor]]:
+        """By the name of the weight; those of which one half is missing are left out."""
+        tensors = self.tensors
+        names = [name.removesuffix(_A) for name in tensors if name.endswith(_A)]
+        return {
+            name: (tensors[name + _A], tensors[name + _B]) for name in names if name + _B in tensors
+        }
+
+    def facts(self) -> AdapterFacts:
+        pairs = self.pairs
+        parts = [tensor for pair in pairs.values() for tensor in pair]
+        return AdapterFacts(
+            n_bytes=sum(-(-part.n_bytes // self.alignment) * self.alignment for part in parts),
+            n_weights=len(pairs),
+            rank=max((b.shape[0] for _, b in pairs.values()), default=0),
+        )
+
+
+def read_adapter_file(path: Path) -> AdapterFile:
+    """AdapterError where there is no such file or it is not GGUF. The log has llama.cpp's words."""
+    library = _gguf()
+    if not path.is_file():
+        raise AdapterError(f"the adapter {path} is not a file")
+    context = library.gguf_init_from_file(os.fsencode(path), _InitParams(no_alloc=True, ctx=None))
+    if not context:
+        raise AdapterError(f"the adapter {path} is not a complete GGUF file")
+    try:
+        keys = range(library.gguf_get_n_kv(context))
+        return AdapterFile(
+            key_types={
+                library.gguf_get_key(context, key).decode(): library.gguf_get_kv_type(context, key)
+                for key in keys
+            },
+            tensors=dict(_tensors(library, context)),
+            alignment=library.gguf_get_alignment(context),
+        )
+    finally:
+        library.gguf_free(context)
+
+
+def tensor_names(path: Path) -> frozenset[str]:
+    """Of any GGUF file. AdapterError where it cannot be read."""
+    return frozenset(read_adapter_file(path).tensors)
+
+
+def check_adapter_file(file: AdapterFile, *, n_experts: int, is_output_tied: bool) -> None:
+    """AdapterError for what would end the process. ``n_experts``: of the model, 0 where it has
+    none; ``is_output_tied``: its output matrix is that of its token embeddings."""
+    for key, expected in _TYPES_OF_KEYS.items():
+        if file.key_types.get(key, expected) != expected:
+            raise AdapterError(f"the adapter's metadata {key} has the wrong type")
+    if _INVOCATION_TOKENS in file.key_types:
+        raise AdapterError(
+            "the adapter works only behind its invocation tokens (aLoRA), which is not supported"
+        )
+    pairs = file.pairs
+    if not pairs:
+        raise AdapterError("the file has no LoRA matrices: it is not an adapter")
+    for name, (a, b) in pairs.items():
+        _check_pair(name, a, b, n_experts=n_experts)
+        if name == "token_embd.weight" and is_output_tied:
+            raise AdapterError(
+                "the adapter changes the token embeddings, which are this model's output matrix as"
+                " well: llama.cpp cannot apply it"
+            )
+
+
+def _check_pair(name: str, a: _Tensor, b: _Tensor, *, n_experts: int) -> None:
+    for tensor in (a, b):
+        if tensor.type not in _MATRIX_TYPES:
+            known = ", ".join(_MATRIX_TYPES.values())
+            raise AdapterError(
+                f"the adapter's matrices for {name} are of none of the types {known}"
+            )
+    # llama.cpp looks rows of the A of token embeddings up, so they have their ranks in one place
+    rank = a.shape[0] if name.endswith("token_embd.weight") else a.shape[1]
+    n_matrices = n_experts if _EXPERTS in name else 1
+    fits = rank == b.shape[0] and {a.shape[2], b.shape[2]} == {n_matrices}
+    if not fits or a.shape[3] != 1 or b.shape[3] != 1:
+        raise AdapterError(
+            f"the adapter's matrices for {name}, {_text(a)} and {_text(b)}, do not fit each other"
+            " or the model"
+        )
+
+
+def _text(tensor: _Tensor) -> str:
+    return "x".join(str(n) for n in tensor.shape)
+
+
+def _tensors(library: ctypes.CDLL, context: int) -> Iterator[tuple[str, _Tensor]]:
+    for index in range(library.gguf_get_n_tensors(context)):
+        shape = library.gguf_get_tensor_ne(context, index)
+        tensor = _Tensor(
+            (shape[0], shape[1], shape[2], shape[3]),
+            library.gguf_get_tensor_type(context, index),
+            library.gguf_get_tensor_size(context, index),
+        )
+        yield library.gguf_get_tensor_name(context, index).decode("utf-8", "replace"), tensor
+
+
+def _gguf() -> ctypes.CDLL:
+    """llama.cpp's reader of GGUF files, which llama-cpp-python does not declare; libllama links to
+    it."""
+    library: ctypes.CDLL = native._lib
+    pointer, index = ctypes.c_void_p, ctypes.c_int64
+    for name, result, arguments in (
+        ("gguf_init_from_file", pointer, (ctypes.c_char_p, _InitParams)),
+        ("gguf_free", None, (pointer,)),
+        ("gguf_get_alignment", ctypes.c_size_t, (pointer,)),
+        ("gguf_get_n_kv", index, (pointer,)),
+        ("gguf_get_key", ctypes.c_char_p, (pointer, index)),
+        ("gguf_get_kv_type", ctypes.c_int, (pointer, index)),
+        ("gguf_get_n_tensors", index, (pointer,)),
+        ("gguf_get_tensor_name", ctypes.c_char_p, (pointer, index)),
+        ("gguf_get_tensor_ne", ctypes.POINTER(ctypes.c_int64), (pointer, index)),
+        ("gguf_get_tensor_type", ctypes.c_int, (pointer, index)),
+        ("gguf_get_tensor_size", ctypes.c_size_t, (pointer, index)),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
