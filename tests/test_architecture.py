@@ -43,10 +43,10 @@ ALLOWED = {
     "service": LEAVES
     | {"admission", "config", "engine", "metrics", "model_text", "model_thread", "models"}
     | {"server", "text", "turns", "validation"},
-    "lifecycle": {"config", "errors", "models", "server", "service"},
+    "lifecycle": {"config", "errors", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
     "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "models"} | {"options"},
-    "asgi": {"cli", "errors", "models", "service"},
+    "asgi": {"cli", "errors", "service"},
     "__main__": {"cli"},
     "builtin": set(),
 }
@@ -90,10 +90,11 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"bench", "cli", "models"},  # models: the command `convert`
+    "click": {"bench", "cli", "models"},  # models: the commands `convert` and `download`
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},
+    "huggingface_hub": {"models"},  # nowhere but in models/hub* and what these import
 }
 
 

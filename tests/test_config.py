@@ -19,7 +19,7 @@ _BY_NAME = {option.name: option for option in options()}
 _TGI_OPTIONS = {
     "model_id": "the built-in demo model",
     "revision": "main",
-    "model_gguf": "the *.gguf of the --model-id folder",
+    "model_gguf": "the GGUF file of --model-id",
     "n_threads": "the CPUs this process may use",
     "n_threads_batch": "n-threads",
     "n_gpu_layers": "0",

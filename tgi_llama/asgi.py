@@ -13,8 +13,7 @@ from hypercorn.utils import LifespanFailureError
 
 from tgi_llama.cli import config_from_environment, start_logging
 from tgi_llama.errors import TgiLlamaError
-from tgi_llama.models.files import resolve_model
-from tgi_llama.service import Service, run_service
+from tgi_llama.service import Service, find_model, run_service
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +53,8 @@ class Application:
         config = config_from_environment()
         start_logging(config)
         async with trio.open_nursery() as nursery:
-            self._service = await nursery.start(run_service, config, resolve_model(config))
+            files = await find_model(config)
+            self._service = await nursery.start(run_service, config, files)
             await send({"type": "lifespan.startup.complete"})
             await receive()  # lifespan.shutdown: all connections have ended
             self._service = None

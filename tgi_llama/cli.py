@@ -109,8 +109,15 @@ def _convert(arguments: Sequence[str], program: str) -> int:
     return convert_command.run(arguments, program=program)
 
 
+def _download(arguments: Sequence[str], program: str) -> int:
+    from tgi_llama.models import download_command
+
+    return download_command.run(arguments, program=program)
+
+
 _COMMANDS = {
     "bench": _SubCommand("URL", "Measure a server.", _bench),
+    "download": _SubCommand("MODEL", "Fetch a model from the Hugging Face hub.", _download),
     "convert": _SubCommand("FOLDER", "Make a GGUF file of a model in safetensors.", _convert),
 }
 

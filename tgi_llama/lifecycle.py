@@ -22,10 +22,9 @@ import trio
 
 from tgi_llama.config import Config
 from tgi_llama.errors import ShuttingDown
-from tgi_llama.models.files import ModelFiles, resolve_model
 from tgi_llama.server.listener import HttpServer, bind
 from tgi_llama.server.metrics_app import create_metrics_app
-from tgi_llama.service import Service, run_service
+from tgi_llama.service import Service, find_model, run_service
 
 _log = logging.getLogger(__name__)
 
@@ -37,19 +36,17 @@ def run(config: Config) -> None:
     """Serves until a signal. Blocks; for the main thread.
 
     Raises ConfigError or StartError when it cannot start and EngineDead when the decode thread
-    dies; the latter, and what happens in a task, inside exception groups.
+    dies; what happens in a task, inside exception groups.
     """
-    files = resolve_model(config)
     sockets = bind(config.hostname, config.port)
     metrics_sockets = []
     if config.prometheus_port is not None:
         metrics_sockets = bind(config.hostname, config.prometheus_port, option="--prometheus-port")
-    trio.run(_serve, config, files, sockets, metrics_sockets)
+    trio.run(_serve, config, sockets, metrics_sockets)
 
 
 async def _serve(
     config: Config,
-    files: ModelFiles,
     sockets: list[socket.socket],
     metrics_sockets: list[socket.socket],
 ) -> None:
@@ -57,6 +54,7 @@ async def _serve(
         async with trio.open_nursery() as nursery:
             shutdown = Shutdown(config.graceful_termination_timeout, nursery.cancel_scope)
             nursery.start_soon(shutdown.watch, signals)
+            files = await find_model(config)
             service = await nursery.start(run_service, config, files)
             if metrics_sockets:
                 metrics_server = HttpServer(create_metrics_app(service.metrics), metrics_sockets)
@@ -81,8 +79,8 @@ class Shutdown:
     """Cancelled by the second signal: ends all waiting."""
 
     async def watch(self, signals: AsyncIterator[int]) -> None:
-        """The first signal asks, the second insists. While the model still loads there is nothing
-        to drain, so the first one ends everything."""
+        """The first signal asks, the second insists. While the model is
+        still fetched or loaded there is nothing to drain, so the first one ends everything."""
         async for number in signals:
             name = signal.Signals(number).name
             if self._requested.is_set():

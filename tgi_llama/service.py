@@ -21,7 +21,7 @@ from tgi_llama.generation import ModelDescription
 from tgi_llama.metrics import MetricLimits, Metrics
 from tgi_llama.model_text import load_grammars, load_templates, load_text, make_constraints
 from tgi_llama.model_thread import ModelThread
-from tgi_llama.models.files import ModelFiles
+from tgi_llama.models.files import ModelFiles, resolve_model
 from tgi_llama.server.app import create_app
 from tgi_llama.server.services import Services, Settings
 from tgi_llama.text.template_files import GgufTemplates
@@ -44,6 +44,17 @@ class Service:
     model: ModelDescription
     abort_decode: Callable[[], None]
     """Cuts the running decode short; only while stopping."""
+
+
+async def find_model(config: Config) -> ModelFiles:
+    """``resolve_model`` on a worker thread, since it may download and convert. When cancelled it
+    does not wait for that: the thread gives up at the next piece of a file that arrives, and what
+    has arrived is kept for the next time. Raises ConfigError and StartError."""
+
+    def resolve() -> ModelFiles:
+        return resolve_model(config, checkpoint=trio.from_thread.check_cancelled)
+
+    return await trio.to_thread.run_sync(resolve, abandon_on_cancel=True)
 
 
 async def run_service(

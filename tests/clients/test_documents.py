@@ -17,12 +17,20 @@ from fakes.site import build_site
 from tgi_llama.bench import command as bench
 from tgi_llama.cli import parse
 from tgi_llama.config import Config, options
+from tgi_llama.models import download_command
 from tgi_llama.wire.generate_requests import GenerateParameters
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
 API = "docs/http-api.md"
 MIGRATING = "docs/migrating-from-tgi.md"
-DOCUMENTS = ("README.md", API, MIGRATING, "docs/structured-output.md", "docs/tools.md")
+DOCUMENTS = (
+    "README.md",
+    API,
+    MIGRATING,
+    "docs/models.md",
+    "docs/structured-output.md",
+    "docs/tools.md",
+)
 ADDRESS = re.compile(r"(http://)?localhost:(3000|8080)\b")
 
 # The clients' own oversights; see the tests of each.
@@ -203,7 +211,11 @@ def commands(document: str) -> list[str]:
         if block.language in ("sh", "")
         for line in block.text.replace("\\\n", " ").splitlines()
     ]
-    return [line for line in lines if re.search(r"\btgi-llama\b|-m tgi_llama\b", line)]
+    return [
+        line
+        for line in lines
+        if re.search(r"\btgi-llama\b|-m tgi_llama\b", line) and not line.startswith("docker ")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +231,10 @@ def test_command_of_a_document_is_understood(command, monkeypatch, tmp_path):
     if words[program:][:1] == ["bench"]:
         assert bench.parse(words[program + 1 :], program="tgi-llama bench") is not None
         return
-    config = parse(words[program:])
+    if words[program:][:1] == ["download"]:
+        config = download_command.parse(words[program + 1 :], program="tgi-llama download")
+    else:
+        config = parse(words[program:])
     assert isinstance(config, Config)
     for name in ("model_gguf", "port", "max_total_tokens"):
         if name.upper() in os.environ:

@@ -1,13 +1,23 @@
-"""Which files are served, and the checks that need no llama.cpp.
+"""Which files are served: from what the options name to paths on this machine.
+
+Resolution order, as docs/models.md tells it:
+
+1. ``--model-gguf`` names an existing file: that file. The tokenizer and the chat template come from
+   ``--model-id``, a folder or a hub model, if they can be had.
+2. Otherwise ``--model-gguf`` chooses among the GGUF files of ``--model-id``, by name or pattern.
+3. Without ``--model-gguf``: the GGUF file of ``--model-id``, which ``owner/name:QUANTIZATION``
+   chooses where there are several.
+4. ``--model-id`` has no GGUF file, but safetensors: those are converted.
+5. Neither option: the built-in model.
 
 Everything here raises ConfigError with a line that names the option and the file, so that a wrong
-path is answered before any library is loaded.
+path is answered before any library is loaded, and StartError where the network or the disk fails.
 """
 
 import importlib.resources
+import logging
 import os
-import stat
-import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
@@ -15,11 +25,16 @@ import attrs
 from tgi_llama.config import Config
 from tgi_llama.errors import ConfigError
 
+from . import choice
+from .header import check_model_file
+from .listing import ListedFile
+from .source import HubModel, LocalFolder, is_path, model_source
+
+__all__ = ["ModelFiles", "check_model_file", "resolve_model"]
+
 BUILTIN_MODEL_ID = "tgi_llama/builtin"
 
-_MAGIC = b"GGUF"
-_HEADER = struct.Struct("<4sIQQ")  # magic, version, number of tensors, number of metadata pairs
-_VERSIONS = (2, 3)  # what llama.cpp reads
+_log = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -27,111 +42,142 @@ class ModelFiles:
     """The model to serve."""
 
     gguf: Path
-    """Checked by ``check_model_file``."""
+    """Checked by ``check_model_file``. The first part of a split model, whose other parts are
+    beside it."""
     tokenizer_folder: Path | None
     """Where tokenizer.json and the chat template may be; None: the GGUF's own are used."""
     model_id: str
     """The name to report to clients."""
 
 
-def resolve_model(config: Config) -> ModelFiles:
-    """Finds the files of the model that the options name."""
-    folder = _local_folder(config.model_id)
-    if config.model_gguf is not None:
-        check_model_file(config.model_gguf)
-        model_id = config.model_id or config.model_gguf.stem
-        return ModelFiles(gguf=config.model_gguf, tokenizer_folder=folder, model_id=model_id)
+def resolve_model(config: Config, *, checkpoint: Callable[[], None] = lambda: None) -> ModelFiles:
+    """Finds the files of the model that the options name, downloads and converts what is not there.
+
+    Blocks, maybe for hours; for any thread. ``checkpoint`` is called often while a file arrives and
+    may raise what is to end that.
+    """
+    source = model_source(config.model_id)
+    if config.revision != "main" and not isinstance(source, HubModel):
+        _log.warning("--revision has no effect: no model of the hub is named")
+    gguf = config.model_gguf
+    if gguf is not None and _is_local(gguf, source):
+        return _given_file(config, Path(gguf), source, checkpoint)
+    if isinstance(source, HubModel):
+        from . import hub_model  # not at the top: huggingface_hub takes a while to import
+
+        found = hub_model.fetch_model(config, source, checkpoint)
+        return _checked(found.gguf, found.folder, source.repo_id, option="--model-id")
+    if isinstance(source, LocalFolder):
+        return _in_folder(config, source.path)
     if config.model_id is None:
         return _builtin_model()
-    if folder is None:
-        raise ConfigError(
-            f"--model-id: {config.model_id!r} is not a local folder; give its GGUF file with"
-            " --model-gguf (this version downloads nothing)"
-        )
-    gguf = _only_gguf(folder)
-    check_model_file(gguf, option="--model-id")
-    return ModelFiles(gguf=gguf, tokenizer_folder=folder, model_id=config.model_id)
+    raise ConfigError(
+        f"--model-id: {config.model_id!r} is neither a local folder nor the name of a model on the"
+        " hub (owner/name)"
+    )
 
 
-def check_model_file(path: Path, option: str = "--model-gguf") -> None:
-    """Raises ConfigError where the file cannot be a GGUF file that llama.cpp reads."""
-    expected = "expected a GGUF file"
-    header = _read_header(path, option=option)
-    if not header:
-        raise ConfigError(f"{option}: {expected}, but {str(path)!r} is empty")
-    if not header.startswith(_MAGIC):
-        raise ConfigError(
-            f"{option}: {expected}, but {str(path)!r} does not start with the letters GGUF"
-        )
-    if len(header) < _HEADER.size:
-        raise ConfigError(
-            f"{option}: {expected}, but {str(path)!r} is cut off after {len(header)} bytes"
-        )
-    _check_version(header, path, option=option)
+def _is_local(gguf: str, source: LocalFolder | HubModel | None) -> bool:
+    """Whether ``--model-gguf`` can be nothing but a path: nothing else is named that has files."""
+    has_files = isinstance(source, LocalFolder) or (
+        isinstance(source, HubModel) and source.has_owner
+    )
+    return os.path.exists(gguf) or is_path(gguf) or not has_files
 
 
-def _check_version(header: bytes, path: Path, *, option: str) -> None:
-    (_, version, _, _) = _HEADER.unpack(header)
-    if version & 0xFFFF == 0:  # llama.cpp's own test for a file of the other byte order
-        raise ConfigError(
-            f"{option}: expected a little-endian GGUF file, but {str(path)!r} is big-endian"
-        )
-    if version not in _VERSIONS:
-        raise ConfigError(
-            f"{option}: expected a GGUF file of version 2 or 3, but {str(path)!r} has version"
-            f" {version}"
-        )
+def _checked(gguf: Path, folder: Path | None, model_id: str, *, option: str) -> ModelFiles:
+    """With every part looked at."""
+    split = choice.split_name(gguf.name)
+    for name in split.parts if split else (gguf.name,):
+        check_model_file(gguf.with_name(name), option=option)
+    return ModelFiles(gguf=gguf, tokenizer_folder=folder, model_id=model_id)
 
 
-def _read_header(path: Path, *, option: str) -> bytes:
-    """At most the first bytes of a regular file; opening a pipe or a device could wait forever."""
+# A file on this machine
+
+
+def _given_file(
+    config: Config,
+    path: Path,
+    source: LocalFolder | HubModel | None,
+    checkpoint: Callable[[], None],
+) -> ModelFiles:
+    check_model_file(path)
+    path = _first_part(path)
+    model_id = config.model_id
+    folder = source.path if isinstance(source, LocalFolder) else None
+    if isinstance(source, HubModel):
+        if source.quantization is not None:
+            raise ConfigError(
+                f"--model-id: {config.model_id!r} and --model-gguf both choose a file; leave out"
+                f" {':' + source.quantization!r}"
+            )
+        if source.has_owner:  # others are names to report, as people write them
+            from . import hub_model
+
+            folder = hub_model.fetch_side_files(config, source, checkpoint)
+    split = choice.split_name(path.name)
+    stem = split.prefix if split else path.stem
+    return _checked(path, folder, model_id or stem, option="--model-gguf")
+
+
+def _first_part(path: Path) -> Path:
+    """llama.cpp wants the first part of a split model. Raises ConfigError where one is missing."""
+    split = choice.split_name(path.name)
+    if split is None:
+        return path
+    present = [ListedFile(name, 0) for name in split.parts if os.path.exists(path.with_name(name))]
+    model = choice.GgufModel(split.parts, present)
+    model.check_complete(f"the folder {str(path.parent)!r}", option="--model-gguf")
+    return path.with_name(split.part(1))
+
+
+# A folder
+
+
+def _in_folder(config: Config, folder: Path) -> ModelFiles:
+    where = f"the folder {str(folder)!r}"
+    model_id = config.model_id or folder.name
+    files = _files_in(folder)
+    if config.model_gguf is not None:
+        model = choice.by_pattern(files, config.model_gguf, where)
+        return _checked(folder / model.names[0], folder, model_id, option="--model-gguf")
+    models = choice.gguf_models(files)
+    if models:
+        model = choice.by_default(models, where)
+        return _checked(folder / model.names[0], folder, model_id, option="--model-id")
+    if not any(file.name.endswith(".safetensors") for file in files):
+        raise ConfigError(f"--model-id: there is no *.gguf or *.safetensors file in {where}")
+    from . import checkpoint, conversion  # not at the top: most models are GGUF files
+
+    version = checkpoint.folder_version(folder)
+    key = conversion.ConversionKey(folder.resolve().name, version, config.quantize)
+    gguf = conversion.convert(
+        folder,
+        key,
+        config.model_cache,
+        config.converter,
+        python=config.converter_python,
+        trust_remote_code=config.trust_remote_code,
+    )
+    return _checked(gguf, folder, model_id, option="--model-id")
+
+
+def _files_in(folder: Path) -> Sequence[ListedFile]:
+    """Those in the folder and in its folders, where repositories keep the parts of large models."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            found = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-            raise ConfigError(f"{option}: expected a GGUF file, but {str(path)!r} is {found}")
-        with path.open("rb") as file:
-            return file.read(_HEADER.size)
+        paths = sorted((*folder.glob("*"), *folder.glob("*/*.gguf")))
+        return [
+            ListedFile(path.relative_to(folder).as_posix(), path.stat().st_size)
+            for path in paths
+            if path.is_file()
+        ]
     except OSError as error:
         raise ConfigError(
-            f"{option}: cannot read the file {str(path)!r}: {error.strerror}"
+            f"--model-id: cannot read the folder {str(folder)!r}: {error.strerror}"
         ) from error
-
-
-def _local_folder(model_id: str | None) -> Path | None:
-    """The folder that ``--model-id`` names; None where it is a hub's name or nothing."""
-    if model_id is None:
-        return None
-    if os.path.isdir(model_id):  # these two accept any text, where Path's raise on some
-        return Path(model_id)
-    if os.path.isfile(model_id):
-        raise ConfigError(
-            f"--model-id: expected a folder or a name, but {model_id!r} is a file; give it with"
-            " --model-gguf"
-        )
-    if model_id.startswith(("/", "./", "../", "~")):  # no hub has such a name: a mistyped path
-        raise ConfigError(f"--model-id: there is no folder {model_id!r}")
-    return None
-
-
-def _only_gguf(folder: Path) -> Path:
-    preferred = folder / "model.gguf"
-    if preferred.exists():
-        return preferred
-    found = sorted(folder.glob("*.gguf"))
-    if not found:
-        raise ConfigError(f"--model-id: there is no *.gguf file in the folder {str(folder)!r}")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise ConfigError(
-            f"--model-id: several GGUF files in the folder {str(folder)!r} ({names}); choose one"
-            " with --model-gguf"
-        )
-    return found[0]
 
 
 def _builtin_model() -> ModelFiles:
     folder = Path(str(importlib.resources.files("tgi_llama.builtin") / "model"))
-    gguf = folder / "model.gguf"
-    check_model_file(gguf, option="built-in model")
-    return ModelFiles(gguf=gguf, tokenizer_folder=folder, model_id=BUILTIN_MODEL_ID)
+    return _checked(folder / "model.gguf", folder, BUILTIN_MODEL_ID, option="built-in model")

@@ -1,5 +1,6 @@
 """Which model is served, and how its texts are written."""
 
+import os
 from pathlib import Path
 from typing import cast
 
@@ -18,17 +19,26 @@ class ModelOptions:
     model_id: str | None = described(
         None,
         group=Group.MODEL,
-        unit="name or folder",
+        unit="model",
         default_text="the built-in demo model",
-        help="A local folder with a GGUF file, its tokenizer.json and its chat template; or,"
-        " together with --model-gguf, the name to report.",
+        help="A model of the Hugging Face hub, as owner/name or owner/name:QUANTIZATION, or a local"
+        " folder. It has the GGUF file, or safetensors to convert, and the tokenizer and the chat"
+        " template. Beside a --model-gguf on this machine only the latter two are taken from it.",
     )
-    model_gguf: Path | None = described(  # noqa: RUF009  # an attrs field
+    model_gguf: str | None = described(
         None,
         group=Group.MODEL,
         unit="file",
-        default_text="the *.gguf of the --model-id folder",
-        help="The GGUF file to serve.",
+        default_text="the GGUF file of --model-id",
+        help="The GGUF file to serve: a path on this machine, or a file's name or a pattern such as"
+        " *q4_k_m.gguf in what --model-id names. Of a split model, any of its parts.",
+        resolve=lambda given, _: None if given is None else os.fspath(given),
+    )
+    revision: str = described(
+        "main",
+        group=Group.MODEL,
+        unit="revision",
+        help="Branch, tag or commit of a hub model.",
     )
     chat_template: str | None = described(
         None,

@@ -9,13 +9,6 @@ from .option import Group, described
 class NoEffectOptions:
     """Part of ``config.Config``."""
 
-    revision: str = described(
-        "main",
-        group=Group.NO_EFFECT,
-        unit="revision",
-        help="Revision of a hub model.",
-        no_effect="this version serves local files and downloads nothing",
-    )
     defrag_threshold: float = described(
         -1.0,
         group=Group.NO_EFFECT,

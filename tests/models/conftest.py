@@ -1,0 +1,37 @@
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fakes.hub import FakeHub, running_hub
+
+from tgi_llama.models.hub import Hub
+
+
+@pytest.fixture
+def fake_hub() -> Iterator[FakeHub]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were waited between tries, ours and those of huggingface_hub; nobody waits."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def make_hub(fake_hub: FakeHub, tmp_path: Path, pauses: list[float]) -> Callable[..., Hub]:
+    """Clients of the local hub that share a cache."""
+
+    def make(**settings: object) -> Hub:
+        values = {
+            "cache": tmp_path / "cache",
+            "endpoint": fake_hub.url,
+            "pause": pauses.append,
+        }
+        return Hub(**(values | settings))
+
+    return make
