@@ -61,6 +61,7 @@ class Fault:
     """None: for ever."""
     status: int | None = None
     """Answer this instead."""
+    body: bytes = b"the fault on order"
     headers: Mapping[str, str] = attrs.field(factory=dict)
     cut_after: int | None = None
     """Close the connection after so many bytes of the body."""
@@ -250,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
     def is_refused(self, fault: Fault | None) -> bool:
         if fault is None or fault.status is None:
             return False
-        self.answer(fault.status, b"the fault on order", fault.headers)
+        self.answer(fault.status, fault.body, fault.headers)
         return True
 
 

@@ -338,3 +338,11 @@ def test_hub_that_goes_on_failing_raises(
         make_hub(n_tries=3).list_files("org/name")
     assert pauses == [1, 2]
     assert len(fake_hub.seen) == 3
+
+
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b"[]", b"{}", b'"text"', b"null"])
+def test_answer_of_something_else_raises(make_hub: MakeHub, fake_hub: FakeHub, body: bytes) -> None:
+    fake_hub.fail("api", status=200, body=body, times=None)
+
+    with pytest.raises(StartError, match=r"^--model-id: "):
+        make_hub().list_files("org/name")

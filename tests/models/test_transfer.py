@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from fakes.hub import FakeHub
 from huggingface_hub import constants
@@ -216,6 +217,51 @@ def test_server_that_is_no_hub_raises(make_hub: MakeHub, fake_hub: FakeHub) -> N
 
     with pytest.raises(StartError):
         make_hub(n_tries=1).fetch("org/name", ["config.json"])
+
+
+# Files that the hub serves in its own protocol only
+
+
+@pytest.fixture
+def own_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands for hf_xet: what it fetches arrives, though not by its protocol, and unchecked."""
+    real = huggingface_hub.hf_hub_download
+
+    def download(*arguments: object, **options: object) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", 1 << 40)
+            return real(*arguments, **options)
+
+    monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", MIB)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+
+
+@pytest.mark.usefixtures("own_protocol")
+def test_huge_file_is_left_to_the_library(make_hub: MakeHub) -> None:
+    folder = make_hub().fetch("org/name", ["a.gguf", "config.json"])
+
+    assert (folder / "a.gguf").read_bytes() == GGUF
+
+
+@pytest.mark.usefixtures("own_protocol")
+def test_huge_file_with_wrong_bytes_is_thrown_away(
+    make_hub: MakeHub, fake_hub: FakeHub, repository: Path
+) -> None:
+    fake_hub.fail("cdn", is_corrupt=True, times=None)
+
+    with pytest.raises(StartError, match=r"the bytes of 'a\.gguf' do not have the hash"):
+        make_hub().fetch("org/name", ["a.gguf"])
+    assert list(repository.rglob("*.gguf")) == []
+    assert not [path for path in repository.glob("blobs/*") if path.is_file()]
+
+
+def test_huge_file_without_that_protocol_raises(
+    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", MIB)
+
+    with pytest.raises(StartError, match=r"^--model-id: 'a\.gguf': .*too large.*hf_xet"):
+        make_hub().fetch("org/name", ["a.gguf"])
 
 
 # The disk

@@ -148,17 +148,23 @@ class Hub:
             option=self.option,
             has_token=self.token is not None,
         )
-        info = hub_errors.with_retries(
-            lambda: api.model_info(
-                repo_id,
-                revision=revision,
-                files_metadata=True,
-                timeout=constants.HF_HUB_ETAG_TIMEOUT,
-            ),
-            subject,
-            n_tries=self.n_tries,
-            pause=self.pause,
-        )
+        try:
+            info = hub_errors.with_retries(
+                lambda: api.model_info(
+                    repo_id,
+                    revision=revision,
+                    files_metadata=True,
+                    timeout=constants.HF_HUB_ETAG_TIMEOUT,
+                ),
+                subject,
+                n_tries=self.n_tries,
+                pause=self.pause,
+            )
+        except (ValueError, LookupError, TypeError) as error:  # an answer of another form
+            raise StartError(
+                f"{self.option}: {self.endpoint} did not answer as a hub does; HF_ENDPOINT and the"
+                " settings of a proxy say where it is"
+            ) from error
         if info.sha is None:
             raise StartError(f"{self.option}: the hub at {self.endpoint} told no commit")
         files = [
