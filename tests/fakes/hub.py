@@ -69,6 +69,8 @@ class Fault:
     """Send nothing more after so many bytes, until the hub closes."""
     is_corrupt: bool = False
     """Send other bytes of the same number."""
+    extra: bytes = b""
+    """Send these at the end too."""
     ignores_range: bool = False
     """Send all of it whatever part was asked for."""
 
@@ -221,6 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = blob.content
         if fault is not None and fault.is_corrupt:
             content = bytes(each ^ 0xFF for each in content)
+        content += fault.extra if fault is not None else b""
         wanted = self.headers.get("Range")
         if wanted is None or (fault is not None and fault.ignores_range):
             self.send_response(200)

@@ -275,6 +275,29 @@ def test_offline_with_a_part_of_the_files_names_the_others(make_hub: MakeHub) ->
         make_hub(is_offline=True).fetch("org/name", ["a.gguf", "b.gguf"])
 
 
+@pytest.mark.usefixtures("commit")
+@pytest.mark.parametrize("content", ["", "0" * 40])
+def test_name_of_a_revision_that_leads_nowhere_is_no_cache(make_hub: MakeHub, content: str) -> None:
+    folder = make_hub().fetch("org/name", ["a.gguf"])
+    (folder.parents[1] / "refs" / "main").write_text(content)
+
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
+        make_hub(is_offline=True).list_files("org/name")
+
+
+@pytest.mark.usefixtures("commit")
+def test_cache_that_takes_no_name_of_a_revision_serves_all_the_same(
+    make_hub: MakeHub, tmp_path: Path
+) -> None:
+    repository = tmp_path / "cache" / "models--org--name"
+    repository.mkdir(parents=True)
+    (repository / "refs").write_text("a file where the folder should be")
+
+    folder = make_hub().fetch("org/name", ["a.gguf"])
+
+    assert (folder / "a.gguf").read_bytes() == GGUF
+
+
 def _not_there(_: FakeHub) -> dict[str, object]:
     return {"endpoint": "http://127.0.0.1:9"}  # the discard port: nobody listens
 

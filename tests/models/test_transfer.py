@@ -212,10 +212,37 @@ def test_leftover_of_full_size_or_more_is_not_trusted(
     assert (folder / "a.gguf").read_bytes() == GGUF
 
 
-def test_server_that_is_no_hub_raises(make_hub: MakeHub, fake_hub: FakeHub) -> None:
-    fake_hub.fail("head", status=200, times=None)
+def test_more_bytes_than_announced_are_fetched_again(make_hub: MakeHub, fake_hub: FakeHub) -> None:
+    fake_hub.fail("cdn", extra=b"more")
 
-    with pytest.raises(StartError):
+    folder = make_hub().fetch("org/name", ["a.gguf"])
+
+    assert (folder / "a.gguf").read_bytes() == GGUF
+
+
+def _announce(fake_hub: FakeHub, commit: str, etag: str) -> None:
+    size = str(len(CONFIG))
+    headers = {"ETag": etag, "Content-Length": size, "X-Repo-Commit": commit}
+    fake_hub.fail("head", path="config.json", status=200, headers=headers, times=None)
+
+
+def test_etag_that_is_no_hash_leaves_the_size_to_check(
+    make_hub: MakeHub, fake_hub: FakeHub, commit: str
+) -> None:
+    _announce(fake_hub, commit, '"a-mirror"')
+
+    folder = make_hub().fetch("org/name", ["config.json"])
+
+    assert (folder / "config.json").resolve().name == "a-mirror"
+
+
+@pytest.mark.parametrize("etag", ['"../../a"', ""])
+def test_etag_that_cannot_be_a_name_raises(
+    make_hub: MakeHub, fake_hub: FakeHub, commit: str, etag: str
+) -> None:
+    _announce(fake_hub, commit, etag)
+
+    with pytest.raises(StartError, match=r"^--model-id: .* is not a hub"):
         make_hub(n_tries=1).fetch("org/name", ["config.json"])
 
 

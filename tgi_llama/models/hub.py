@@ -186,7 +186,7 @@ class Hub:
         reference = repository / "refs" / revision
         commit = reference.read_text().strip() if reference.is_file() else revision
         folder = repository / "snapshots" / commit
-        if not folder.is_dir():
+        if not commit or not folder.is_dir():
             return None
         found = (path for path in sorted(folder.rglob("*")) if path.is_file())
         files = [
@@ -201,7 +201,9 @@ class Hub:
             return
         try:
             reference.parent.mkdir(parents=True, exist_ok=True)
-            reference.write_text(commit)
+            partial = reference.with_name(f"{reference.name}.{os.getpid()}.incomplete")
+            partial.write_text(commit)
+            partial.replace(reference)
         except OSError as error:  # a cache that may only be read serves as well
             _log.debug("cannot write %s: %s", reference, error)
 
