@@ -93,6 +93,9 @@ class Child:
 
 
 def _percent(line: str) -> int | None:
+    """None for a line with something else; llama.cpp breaks off a line of progress to complain."""
+    if "failed to" in line:
+        return None
     if bar := _PERCENT.search(line):
         return int(bar[1])
     if count := _COUNT.search(line):

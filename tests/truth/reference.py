@@ -1,0 +1,248 @@
+"""Makes tiny models with random weights, and computes in single precision what they say.
+
+Run by a Python of its own, with torch and transformers: ``reference.py FOLDER VOCABULARIES TEXTS``.
+For each architecture FOLDER gets a checkpoint as people publish them and ``expected.json``: for each
+prompt its ids and their logprobs, and the ids and logprobs of what follows greedily.
+
+* Weights are numbers that float16 can hold, so a file in f16 has the same ones as a file in f32, and
+  what differs is computation alone.
+* transformers' own initial weights are so small that all tokens are about equally likely and a greedy
+  choice means nothing. Here activations keep their size from layer to layer, and logits have a
+  standard deviation of about ``LOGIT_SCALE``.
+* Prompts whose answer ends early, or in whose answer two tokens are about equally likely at some
+  step, are not used: there is no telling which is right. ``MARGIN`` says what that means; the
+  margin is looked at in the reference alone.
+"""
+
+import itertools
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+import transformers
+from gguf import GGUFReader
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+N_PROMPTS = 24
+N_STEPS = 64
+BATCH = 4
+LOGIT_SCALE = 2.5
+MARGIN = 0.01
+"""Nats between the best token and the next."""
+
+_WIDTH, _INNER, _N_LAYERS = 128, 256, 3
+_SIZES = {
+    "hidden_size": _WIDTH,
+    "intermediate_size": _INNER,
+    "num_hidden_layers": _N_LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+}
+_HEAD = {"head_dim": 32}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+_ATTENTION = {"attn_implementation": "eager"}
+_WINDOW = {"sliding_window": 16}
+"""Shorter than the prompts."""
+
+# From a name to the class of transformers, the vocabulary, and what its configuration adds.
+MODELS = {
+    "llama": ("Llama", "spm", _SIZES),
+    "mistral": ("Mistral", "spm", _SIZES | {"sliding_window": None}),
+    "mixtral": ("Mixtral", "spm", _SIZES | {"num_local_experts": 4, "sliding_window": None}),
+    "phi3": ("Phi3", "spm", _SIZES | {"sliding_window": None, "pad_token_id": 0}),
+    "gemma2": ("Gemma2", "spm-no-prefix", _SIZES | _HEAD | _WINDOW),
+    "gemma3": ("Gemma3", "spm-no-prefix", _SIZES | _HEAD | _WINDOW | {"num_hidden_layers": 7}),
+    "qwen2": ("Qwen2", "qwen2", _SIZES | {"hidden_size": 64}),
+    "qwen3": ("Qwen3", "gpt-2", _SIZES | _HEAD),
+    "qwen3moe": ("Qwen3Moe", "gpt-2", _SIZES | _HEAD | _EXPERTS),
+    "mamba": ("Mamba", "gpt-2", {"hidden_size": 64, "state_size": 8, "num_hidden_layers": 3}),
+}
+_CAUSAL = {"Gemma3": "Gemma3ForCausalLM"}
+_CONFIGS = {"Gemma3": "Gemma3TextConfig"}
+_QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def main(folder: Path, vocabularies: Path, texts: Path, names: list[str]) -> None:
+    torch.set_num_threads(1)  # with two, such small models spend their time waiting
+    for name in names or list(MODELS):
+        kind, vocabulary, sizes = MODELS[name]
+        place = folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        encode, n_vocab = write_tokenizer(vocabulary, place, vocabularies, texts)
+        model = make_model(kind, n_vocab, sizes)
+        model.save_pretrained(place)
+        expected = expectations(model, [(text, encode(text)) for text in prompts(texts)])
+        (place / "expected.json").write_text(json.dumps(expected))
+        print(name, f"{len(expected)} prompts", flush=True)
+
+
+def prompts(texts: Path) -> list[str]:
+    """Pieces of paragraphs, of 10 to 300 characters."""
+    found = []
+    for file in sorted(texts.glob("*.md")):
+        for paragraph in file.read_text(encoding="utf-8").split("\n\n"):
+            if paragraph[:1].isalpha():
+                for start in range(0, len(paragraph) - 300, 150):
+                    length = 10 + 29 * (len(found) % 11)
+                    found.append(paragraph[start : start + length].strip())
+    return found
+
+
+def write_tokenizer(vocabulary: str, place: Path, vocabularies: Path, texts: Path):
+    """A function from a text to ids, and the number of ids."""
+    if vocabulary.startswith("spm"):
+        return write_sentencepiece(place, texts, add_prefix=vocabulary == "spm")
+    return write_byte_pairs(vocabulary, place, vocabularies)
+
+
+def write_sentencepiece(place: Path, texts: Path, *, add_prefix: bool):
+    sentencepiece.SentencePieceTrainer.train(
+        input=[str(path) for path in sorted(texts.glob("*.md"))],
+        model_prefix=str(place / "tokenizer"),
+        model_type="bpe",
+        vocab_size=2048,
+        byte_fallback=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=add_prefix,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (place / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "LlamaTokenizer" if add_prefix else "GemmaTokenizer",
+                "add_bos_token": True,
+                "bos_token": "<s>",
+                "eos_token": "</s>",
+                "unk_token": "<unk>",
+                "pad_token": "<unk>",
+            }
+        )
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(place / "tokenizer.model"))
+    return lambda text: [pieces.bos_id(), *pieces.encode(text)], pieces.get_piece_size()
+
+
+def write_byte_pairs(vocabulary: str, place: Path, vocabularies: Path):
+    """A published tokenizer, put together again from its GGUF file."""
+    fields = GGUFReader(vocabularies / f"ggml-vocab-{vocabulary}.gguf").fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    merges = [tuple(pair.split(" ")) for pair in fields["tokenizer.ggml.merges"].contents()]
+    control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == 3]
+    ids = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    if vocabulary == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_QWEN_WORDS), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in control])
+    end = "<|endoftext|>"
+    wrapped = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=end, clean_up_tokenization_spaces=False
+    )
+    wrapped.save_pretrained(place)
+    return lambda text: tokenizer.encode(text).ids, len(tokens)
+
+
+def make_model(kind: str, n_vocab: int, sizes: dict[str, object]):
+    torch.manual_seed(len(kind))
+    config_class = getattr(transformers, _CONFIGS.get(kind, f"{kind}Config"))
+    ends = {"bos_token_id": 1, "eos_token_id": 2} if n_vocab < 5000 else {}
+    config = config_class(vocab_size=n_vocab, **ends, **sizes)
+    model_class = getattr(transformers, _CAUSAL.get(kind, f"{kind}ForCausalLM"))
+    attention = {} if kind == "Mamba" else _ATTENTION
+    model = model_class._from_config(config, dtype=torch.float32, **attention)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            fill(name, weights)
+            weights.copy_(weights.half().float())
+    return model.eval()
+
+
+def fill(name: str, weights) -> None:
+    """Matrices keep the size of what they are given, on average."""
+    if "A_log" in name or name.endswith(".D") or "conv1d" in name or "dt_proj" in name:
+        return  # mamba's own initial values mean something
+    if "embed" in name:
+        weights.normal_(std=LOGIT_SCALE / math.sqrt(weights.shape[1]))
+    elif "lm_head" in name:
+        weights.normal_(std=LOGIT_SCALE / math.sqrt(weights.shape[1]))
+    elif weights.dim() >= 2:
+        weights.normal_(std=1 / math.sqrt(weights.shape[-1]))
+    elif "norm" in name and "bias" not in name:
+        weights.add_(torch.randn_like(weights), alpha=0.1)
+    else:
+        weights.normal_(std=0.1)
+
+
+@torch.inference_mode()
+def expectations(model, prompts: list[tuple[str, list[int]]]) -> list[dict[str, object]]:
+    """Prompts of the same length are computed together, so that nothing is padded."""
+    expected: list[dict[str, object]] = []
+    model.generation_config.eos_token_id = None  # of a batch one row may go on
+    by_length = itertools.groupby(sorted(prompts, key=_length), key=_length)
+    batches = [list(itertools.islice(group, BATCH)) for _, group in by_length]
+    for batch in spread(batches):
+        if len(expected) >= N_PROMPTS:
+            break
+        ids = torch.tensor([ids for _, ids in batch])
+        with_answers = model.generate(
+            ids, max_new_tokens=N_STEPS, do_sample=False, pad_token_id=0
+        )
+        logprobs = torch.log_softmax(model(with_answers).logits.double(), -1)
+        for row in range(len(batch)):
+            found = expectation(len(ids[row]), with_answers[row].tolist(), logprobs[row], model)
+            if found is not None:
+                expected.append({"text": batch[row][0]} | found)
+    return expected[:N_PROMPTS]
+
+
+def expectation(n: int, ids: list[int], logprobs, model):
+    """Of the ids of a prompt of ``n`` tokens and its answer; None where it is not used."""
+    best = logprobs[n - 1 : -1].topk(2)
+    margin = float((best.values[:, 0] - best.values[:, 1]).min())
+    if margin < MARGIN or model.config.eos_token_id in ids[n:]:
+        return None
+    assert best.indices[:, 0].tolist() == ids[n:]  # with and without its cache
+    taken = logprobs[:-1].gather(1, torch.tensor(ids)[1:, None])[:, 0].tolist()
+    return {
+        "ids": ids[:n],
+        "logprobs": taken[: n - 1],
+        "answer": ids[n:],
+        "answer_logprobs": taken[n - 1 :],
+        "margin": margin,
+    }
+
+
+def _length(prompt: tuple[str, list[int]]) -> int:
+    return len(prompt[1])
+
+
+def spread(batches):
+    """In an order in which the first few are of very different lengths."""
+    return [batch for start in range(7) for batch in batches[start::7]]
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    main(*(Path(argument) for argument in sys.argv[1:4]), sys.argv[4:])
