@@ -16,6 +16,10 @@ _MAX_NODES = 20_000
 """Of a template's syntax tree; those of known models have less than 5000."""
 
 _MAX_UNWATCHED = 8
+"""Additions in a row."""
+
+_MAX_UNWATCHED_SEARCHES = 64
+"""In all of a template."""
 
 _SHORT = 1000
 """Characters of a constant next to which an operator is not watched."""
@@ -55,6 +59,7 @@ class MeteredCodeGenerator(CodeGenerator):
         self._loop_bodies: set[int] = set()
         """Identities of lists of nodes, which the tree keeps alive."""
         self._n_unwatched = 0
+        self._n_searches = 0
 
     # Statements
 
@@ -92,19 +97,20 @@ class MeteredCodeGenerator(CodeGenerator):
 
     def _output_child_pre(
         self,
-        node: nodes.Expr,  # noqa: ARG002
+        node: nodes.Expr,
         frame: Frame,  # noqa: ARG002
         finalize: CodeGenerator._FinalizeInfo,  # noqa: ARG002
     ) -> None:
-        self.write("(_v if (_v := ")
+        self.write("(" if isinstance(node, nodes.Concat) else "(_v if (_v := ")
 
     def _output_child_post(
         self,
-        node: nodes.Expr,  # noqa: ARG002
+        node: nodes.Expr,
         frame: Frame,  # noqa: ARG002
         finalize: CodeGenerator._FinalizeInfo,  # noqa: ARG002
     ) -> None:
-        self.write(").__class__ is str else printed(_v))")
+        is_text = isinstance(node, nodes.Concat)
+        self.write(")" if is_text else ").__class__ is str else printed(_v))")
 
     # Operators
 
@@ -143,12 +149,32 @@ class MeteredCodeGenerator(CodeGenerator):
         self.write(")")
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
-        if all(_is_quick(node.expr, one.op, one.expr) for one in node.ops):
+        if self._is_quick(node):
             super().visit_Compare(node, frame)
             return
         self.write("(tick() or ")
         super().visit_Compare(node, frame)
         self.write(")")
+
+    def _is_quick(self, node: nodes.Compare) -> bool:
+        """Whether a comparison takes few steps whatever is compared: with a short constant, or
+        whether something is in a list of them. Looking for a short constant is quick too, but not
+        if it is done for ever in a row."""
+        left: nodes.Expr = node.expr
+        for one in node.ops:
+            right = one.expr
+            if one.op not in ("in", "notin"):
+                if not (_is_short(left) or _is_short(right)):
+                    return False
+            elif isinstance(right, nodes.List | nodes.Tuple):
+                if not all(map(_is_short, right.items)):
+                    return False
+            elif not _is_short(right):
+                self._n_searches += 1
+                if not _is_short(left) or self._n_searches > _MAX_UNWATCHED_SEARCHES:
+                    return False
+            left = right
+        return True
 
     def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
         part = node.arg
@@ -202,13 +228,3 @@ def _is_short(node: nodes.Node) -> bool:
     if isinstance(node, nodes.Const):
         return not isinstance(node.value, str) or len(node.value) < _SHORT
     return isinstance(node, nodes.Compare | nodes.Test | nodes.Not)
-
-
-def _is_quick(left: nodes.Node, operator: str, right: nodes.Node) -> bool:
-    """Whether a comparison takes few steps whatever is compared: with a short constant, or whether
-    something is in a list of them."""
-    if operator not in ("in", "notin"):
-        return _is_short(left) or _is_short(right)
-    if isinstance(right, nodes.List | nodes.Tuple):
-        return all(_is_short(item) for item in right.items)
-    return _is_short(right)

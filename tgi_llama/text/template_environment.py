@@ -25,7 +25,7 @@ from .template_code import MeteredCodeGenerator, MeteredContext, check_source, c
 from .template_guards import (
     build_mapping,
     call_method,
-    guards_of,
+    may_call,
     metered_filters,
     metered_tests,
     time_text,
@@ -141,21 +141,22 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: MeteredContext, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N805
         meter = __context.meter
-        meter.tick()
         if isinstance(__obj, _METHOD_TYPES):
-            if __obj.__name__ in guards_of(__obj):
+            if may_call(__obj):
                 kwargs.pop("_loop_vars", None)
                 kwargs.pop("_block_vars", None)
                 return call_method(meter, __obj, args, kwargs)
-            if isinstance(__obj, BuiltinMethodType) or not isinstance(__obj.__self__, _OWNERS):
+            if __obj.__class__ is BuiltinMethodType or not isinstance(__obj.__self__, _OWNERS):
                 raise SecurityError(f"the method {__obj.__name__!r} cannot be called")
-        elif not (isinstance(__obj, _CALLABLE) or not callable(__obj)):
-            raise SecurityError(f"a {type(__obj).__name__} cannot be called")
-        if isinstance(__obj, jinja2.runtime.Macro):
+        meter.tick()
+        if __obj.__class__ is jinja2.runtime.Macro:
             if __obj.catch_varargs:
                 meter.weight(args)
             if __obj.catch_kwargs:
                 meter.weight(kwargs)
+            return __context.call(__obj, *args, **kwargs)
+        if not isinstance(__obj, _CALLABLE) and callable(__obj):
+            raise SecurityError(f"a {type(__obj).__name__} cannot be called")
         return meter.checked(__context.call(__obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -183,9 +184,9 @@ _OWNERS = (jinja2.runtime.LoopContext, jinja2.utils.Cycler, _Dict, GenerationBlo
 
 _CALLABLE = (
     FunctionType,  # ours, and str.format
+    MethodType,  # as above
     jinja2.runtime.BlockReference,
     jinja2.runtime.LoopContext,
-    jinja2.runtime.Macro,
     jinja2.runtime.Undefined,  # it raises an error that says what is missing
     jinja2.utils.Joiner,
     _Dict,

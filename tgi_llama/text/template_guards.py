@@ -14,7 +14,7 @@ import jinja2.filters
 import jinja2.runtime
 import jinja2.tests
 from jinja2.utils import pass_context
-from markupsafe import soft_str
+from markupsafe import Markup, soft_str
 
 from .template_code import MeteredContext
 from .template_meter import LOOKED_AT, LimitExceeded, Meter
@@ -99,13 +99,9 @@ _METHODS: Mapping[type, Mapping[str, Guard | None]] = {
 }
 
 
-def guards_of(method: BuiltinMethodType | MethodType) -> Mapping[str, Guard | None]:
-    """The methods that may be called of what ``method`` is bound to."""
-    owner = method.__self__
-    names = _METHODS.get(owner.__class__)
-    if names is None:
-        names = _TEXT_METHODS if isinstance(owner, str) else {}
-    return names
+def may_call(method: BuiltinMethodType | MethodType) -> bool:
+    """Whether ``call_method`` takes it."""
+    return method.__name__ in _methods_of(method.__self__)
 
 
 def call_method(
@@ -114,13 +110,24 @@ def call_method(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> object:
-    """One that ``guards_of`` has."""
-    guard = guards_of(method)[method.__name__]
-    if guard is not None:
+    """One of a value that is not ours."""
+    owner = method.__self__
+    guard = _methods_of(owner)[method.__name__]
+    if guard is None:
+        if isinstance(owner, str | list) and len(owner) >= LOOKED_AT:
+            meter.tick()
+    else:
         if guard is _joined and args and not isinstance(args[0], str | dict):
             args = (list(meter.ticking(args[0])), *args[1:])
-        guard(meter, method.__self__, *args, **kwargs)
+        guard(meter, owner, *args, **kwargs)
     return meter.checked(method(*args, **kwargs))
+
+
+def _methods_of(owner: object) -> Mapping[str, Guard | None]:
+    names = _METHODS.get(owner.__class__)
+    if names is None:
+        names = _TEXT_METHODS if isinstance(owner, str) else {}
+    return names
 
 
 # Filters
@@ -260,8 +267,13 @@ def _string(context: MeteredContext, value: object) -> object:
     return value if value.__class__ is str else context.meter.checked(soft_str(value))
 
 
+def _safe(context: MeteredContext, value: object) -> object:
+    return context.meter.checked(Markup(value))
+
+
 _OWN_FILTERS: Mapping[str, Callable[..., object]] = {
     "join": _join,
+    "safe": _safe,
     "string": _string,
     "sum": _sum,
     "tojson": _tojson,

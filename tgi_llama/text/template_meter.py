@@ -66,6 +66,8 @@ class LimitExceeded(jinja2.TemplateRuntimeError):
 class Meter:
     """Of one rendering, in one thread. All methods raise LimitExceeded."""
 
+    __slots__ = ("_max", "_n_left", "_weights", "deadline", "limits", "now")
+
     def __init__(self, limits: TemplateLimits) -> None:
         self.limits = limits
         self.now = monotonic
@@ -214,14 +216,17 @@ class Meter:
 
     def text(self, value: Any) -> str:
         """A value as it is printed."""
-        return str(self.checked(str(value)))
-
-    def concat(self, pieces: Iterable[str]) -> str:
-        """The text of a macro, or of a block that is assigned or filtered."""
-        text = bounded_concat(pieces)
+        text = str(value)
         if len(text) >= LOOKED_AT:
             self._created(len(text))
         return text
+
+    def concat(self, pieces: list[str]) -> str:
+        """The text of a macro, or of a block that is assigned or filtered."""
+        n = sum(map(len, pieces))
+        if n >= LOOKED_AT:
+            self._created(n)
+        return "".join(pieces)
 
 
 def bounded_concat(pieces: Iterable[str]) -> str:
