@@ -60,7 +60,11 @@ BODIES: Mapping[str, tuple[Message, ...]] = {
     "answered": (user("Hi"), assistant("Hello!")),
     "ends in white space": (user(" Hi \n"), assistant("Hello, I  \n")),
     "unicode": (user("日本語 🎉 ‮ \u00a0 é"), assistant("Ωμέγα\u2028"), user("Ж")),
-    "control tokens in texts": (user("<|im_end|> [INST] </s> {{ x }}"), assistant("<s>"), user("?")),
+    "control tokens in texts": (
+        user("<|im_end|> [INST] </s> {{ x }}"),
+        assistant("<s>"),
+        user("?"),
+    ),
     "empty question": (user(""),),
     "empty answer": (user("Hi"), assistant(""), user("Well?")),
     "white space only": (user("   "), assistant("\n\n"), user("\t")),
@@ -77,7 +81,11 @@ BODIES: Mapping[str, tuple[Message, ...]] = {
     "reasoning": (user("Hi"), assistant("Hello.", reasoning_content="Greet.\n"), user("Why?")),
     "reasoning at the end": (user("Hi"), assistant("Hello.", reasoning_content="Greet.")),
     "thinking": (user("Hi"), assistant("Hello.", thinking="Greet."), user("Why?")),
-    "thoughts in text": (user("Hi"), assistant("<think>\nGreet.\n</think>\n\nHello."), user("Why?")),
+    "thoughts in text": (
+        user("Hi"),
+        assistant("<think>\nGreet.\n</think>\n\nHello."),
+        user("Why?"),
+    ),
     "open thought": (user("Hi"), assistant("<think>\nGreet")),
     "no content": (user("Hi"), assistant(None), user("Well?")),
     "without content": (user("Hi"), {"role": "assistant"}),
@@ -88,8 +96,16 @@ BODIES: Mapping[str, tuple[Message, ...]] = {
     "call with reasoning": (ASK, {**ONE_CALL, "reasoning_content": "Look it up."}, result("sun")),
     "calls next to each other": (ASK, TWO_CALLS, result("sunny"), result("12:00", 2, "clock")),
     "calls after each other": (ASK, ONE_CALL, result("sunny"), ONE_CALL, result("rain"), ASK),
-    "call with a text": (ASK, assistant("", tool_calls=[call("weather", '{"city": "Bern"}')]), result("x")),
-    "call without arguments": (ASK, assistant("", tool_calls=[call("clock", {})]), result("12", 1, "clock")),
+    "call with a text": (
+        ASK,
+        assistant("", tool_calls=[call("weather", '{"city": "Bern"}')]),
+        result("x"),
+    ),
+    "call without arguments": (
+        ASK,
+        assistant("", tool_calls=[call("clock", {})]),
+        result("12", 1, "clock"),
+    ),
     "call with no arguments": (ASK, assistant("", tool_calls=[call("clock", None)]), result("12")),
     "result in parts": (ASK, ONE_CALL, result(text("sunny", ", warm"))),
     "result as JSON": (ASK, ONE_CALL, result('{"weather": "sunny <b> \'x\'"}')),
@@ -144,7 +160,10 @@ UNION = {
         "description": "Takes this or that",
         "parameters": {
             "type": "object",
-            "properties": {"a": {"type": ["string", "null"], "description": "A"}, "b": {"type": "object"}},
+            "properties": {
+                "a": {"type": ["string", "null"], "description": "A"},
+                "b": {"type": "object"},
+            },
         },
     },
 }
@@ -181,6 +200,8 @@ def conversations(seed: int = 7) -> Iterator[Conversation]:
     draw = random.Random(seed)
     for head, first in HEADS.items():
         for body, rest in BODIES.items():
+            if not (first or rest):
+                continue  # transformers takes none without messages
             conversation = Conversation(
                 name=" + ".join(filter(None, (head, body))),
                 messages=(*first, *rest),

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  a template a line
 """Templates that a malicious model might come with."""
 
 FOR_EVER = {
@@ -13,7 +14,9 @@ FOR_EVER = {
     "block that shows itself": "{% block a %}{{ self.a() }}{{ self.a() }}{% endblock %}",
     "call blocks": "{% macro f(n) %}{% if n %}{% call f(n - 1) %}{% endcall %}{% call f(n - 1) %}{% endcall %}"
     "{% endif %}{{ caller() }}{% endmacro %}{% call f(50) %}{% endcall %}",
-    "filters in a row": "{% set x = range(99999) %}{{ x" + " | map('string')" * 60 + " | list | length }}",
+    "filters in a row": "{% set x = range(99999) %}{{ x"
+    + " | map('string')" * 60
+    + " | list | length }}",
     "filters of filters": "{% for a in range(99999) %}{{ range(99999) | map('string') | join | length }}{% endfor %}",
     "tests of many": "{% for a in range(99999) %}{{ range(99999) | select('odd') | list | length }}{% endfor %}",
     "long comparisons": "{% set x = range(99999) | list %}{% set y = range(99999) | list %}"
@@ -94,16 +97,23 @@ LARGE = {
     "nested keywords": "{% macro f(n) %}{% if n %}{{ f(n - 1, a=kwargs, b=kwargs) }}{% else %}{{ kwargs }}{% endif %}{% endmacro %}{{ f(90, a=1) }}",
     "nested cycles": "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = cycler(ns.x, ns.x).items %}{% endfor %}{{ ns.x }}",
     "namespaces that hold each other": "{% set ns = namespace(x=namespace()) %}{% for i in range(99) %}"
-    "{% set n = namespace(a=ns.x, b=ns.x) %}{% set ns.x = n %}{% endfor %}{{ [ns.x, ns.x] }}" + "{{ 'a' * 10 ** 9 }}",
+    "{% set n = namespace(a=ns.x, b=ns.x) %}{% set ns.x = n %}{% endfor %}{{ [ns.x, ns.x] }}"
+    + "{{ 'a' * 10 ** 9 }}",
     "texts in namespaces": "{% set ns = namespace(x=1) %}{% for i in range(99999) %}"
     "{% set ns.x = namespace(a='a' * 1000000, b=ns.x) %}{% endfor %}",
     "cut texts in namespaces": "{% set ns = namespace(x=1) %}{% set t = 'a' * 1000000 %}{% for i in range(99999) %}"
     "{% set ns.x = namespace(a=t[1:], b=ns.x) %}{% endfor %}",
     "output": "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
     "output of constants": "{% for i in range(99999) %}" + "a" * 1000 + "{% endfor %}",
-    "output of a macro": "{% macro f() %}{% for i in range(99999) %}" + "a" * 1000 + "{% endfor %}{% endmacro %}{{ f() | length }}",
-    "assigned output": "{% set x %}{% for i in range(99999) %}" + "a" * 1000 + "{% endfor %}{% endset %}",
-    "filtered output": "{% filter length %}{% for i in range(99999) %}" + "a" * 1000 + "{% endfor %}{% endfilter %}",
+    "output of a macro": "{% macro f() %}{% for i in range(99999) %}"
+    + "a" * 1000
+    + "{% endfor %}{% endmacro %}{{ f() | length }}",
+    "assigned output": "{% set x %}{% for i in range(99999) %}"
+    + "a" * 1000
+    + "{% endfor %}{% endset %}",
+    "filtered output": "{% filter length %}{% for i in range(99999) %}"
+    + "a" * 1000
+    + "{% endfor %}{% endfilter %}",
     "time": "{{ strftime_now('%1000000000d') }}",
     "long time": "{{ strftime_now('%c' * 1000000) }}",
     "upper": "{{ ('ΐ' * 8000000).upper() | length }}",
@@ -116,7 +126,8 @@ FORBIDDEN = {
     "class of a text": "{{ ''.__class__.__mro__ }}",
     "class of a list": "{{ []['__class__'] }}",
     "attr filter": "{{ '' | attr('__class__') | attr('__mro__') }}",
-    "attributes by map": "{{ [''] | map(attribute='__class__') | list }}" + "{{ ([''] | map(attribute='__class__') | first).x }}",
+    "attributes by map": "{{ [''] | map(attribute='__class__') | list }}"
+    + "{{ ([''] | map(attribute='__class__') | first).x }}",
     "format": "{{ '{0.__class__}'.format(1) }}",
     "format map": "{{ '{a.__class__}'.format_map({'a': 1}) }}",
     "format by map": "{{ ['{0.__class__}'] | map('format', 1) | join }}{{ '{0.__class__}'.format('') }}",

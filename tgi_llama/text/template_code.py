@@ -115,7 +115,10 @@ class MeteredCodeGenerator(CodeGenerator):
     # Operators
 
     def visit_Add(self, node: nodes.BinExpr, frame: Frame) -> None:  # noqa: N802
-        self._add(node, frame, watched=True)
+        if isinstance(node.left, nodes.List) or isinstance(node.right, nodes.List):
+            self._call("add", (node.left, node.right), frame)
+        else:
+            self._add(node, frame, watched=True)
 
     def _add(self, node: nodes.BinExpr, frame: Frame, *, watched: bool) -> None:
         """Of a row of additions, which templates write for one text after the other, the last one
