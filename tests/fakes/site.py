@@ -26,7 +26,7 @@ from tgi_llama.server.services import Services, Settings
 from tgi_llama.text.tokenizer import EncodedToken
 from tgi_llama.validation.constraints import Constraints
 from tgi_llama.validation.rules import Limits
-from tgi_llama.validation.validator import Validator
+from tgi_llama.validation.validator import ChatTemplates, Validator
 
 LIMITS = Limits(max_input_tokens=100, max_total_tokens=200, max_client_batch_size=4)
 
@@ -153,6 +153,7 @@ async def build_site(
     constraints: Constraints | None = None,
     adapters: Sequence[str] = (),
     sources: AdapterSources | None = None,
+    chat_templates: ChatTemplates | None = None,
     **settings: object,
 ) -> Site:
     """The fake engine's timings are 1.0, 1.25, 1.5 and 2.0. Drawn seeds are 7, 8, ...
@@ -188,7 +189,7 @@ async def build_site(
         validator=Validator(
             limits,
             tokenizer,
-            PlainTemplate(),
+            chat_templates or PlainTemplate(),
             vocabulary=CharacterVocabulary(),
             constraints=constraints or Constraints(),
             draw_seed=itertools.count(7).__next__,

@@ -318,6 +318,7 @@ def test_chat_messages_reach_the_template_with_all_their_keys() -> None:
             {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "content": "2", "tool_call_id": "c1"},
         ],
+        documents=[{"title": "T", "text": "D"}],
         chat_template_kwargs={"enable_thinking": False},
     )
     function = {"name": "f", "arguments": {"a": 1}}
@@ -335,7 +336,7 @@ def test_chat_messages_reach_the_template_with_all_their_keys() -> None:
             "tools": None,
             "add_generation_prompt": True,
             "continue_final_message": None,
-            "variables": {"enable_thinking": False},
+            "variables": {"documents": ({"title": "T", "text": "D"},), "enable_thinking": False},
         }
     ]
 

@@ -21,13 +21,20 @@ from .template_dialects import (
     with_object_arguments,
     with_tools_in_system_message,
 )
-from .template_environment import Clock, TemplateRaised, build_environment, plain_data
+from .template_environment import (
+    Clock,
+    TemplateRaised,
+    build_environment,
+    plain_data,
+    render,
+)
 from .template_errors import (
     RENDER_ERRORS,
     TEMPLATE_NAME,
     describe_render_error,
     describe_syntax_error,
 )
+from .template_meter import LimitExceeded, Meter, TemplateLimits
 
 Message = Mapping[str, object]
 Tool = Mapping[str, object]
@@ -53,6 +60,7 @@ class ChatTemplate:
     origin: str = attrs.field(kw_only=True, default="chat template")
     """Where the source comes from, for messages."""
     now: Clock = attrs.field(kw_only=True, default=datetime.now)
+    limits: TemplateLimits = attrs.field(kw_only=True, factory=TemplateLimits)
     variables: frozenset[str] = attrs.field(init=False)
     """Variables that the template reads, ``tools`` for example."""
     _compiled: jinja2.Template = attrs.field(init=False)
@@ -61,7 +69,8 @@ class ChatTemplate:
     _layout: CallLayout = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Raises ConfigError naming origin, line and column where the source is not a template."""
+        """Raises ConfigError naming origin, line and column where the source is not a template, and
+        with the reason where it is beyond the limits."""
         environment = build_environment(self.now)
         try:
             code = environment.compile(self.source, filename=TEMPLATE_NAME)
@@ -69,7 +78,10 @@ class ChatTemplate:
         except TemplateSyntaxError as error:
             description = describe_syntax_error(environment, self.source, error)
             raise ConfigError(f"{self.origin}: not a template: {description}") from error
-        except (SyntaxError, RecursionError) as error:  # nested deeper than Python can compile
+        except LimitExceeded as error:
+            raise ConfigError(f"{self.origin}: {error}") from error
+        except (SyntaxError, RecursionError, MemoryError) as error:
+            # nested deeper than Python can compile
             raise ConfigError(f"{self.origin}: not a template: {error}") from error
         compiled = environment.template_class.from_code(environment, code, environment.globals)
         variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
@@ -82,10 +94,22 @@ class ChatTemplate:
         object.__setattr__(self, "_layout", self._find_layout())
 
     def _find_layout(self) -> CallLayout:
-        if "tool_calls" not in self.source:
-            return CallLayout()
+        """What the template makes of small conversations. Raises ConfigError where it takes too
+        much for these."""
+        meter = Meter(self.limits)
         variables: dict[str, object] = {**self._special_tokens(), "documents": None, "tools": []}
-        return find_layout(lambda chat: self._render_plainly(chat, variables))
+
+        def render(chat: list[dict[str, object]]) -> str:
+            try:
+                return self._render_plainly(chat, variables, meter)
+            except TemplateError as error:
+                if isinstance(error.__cause__, LimitExceeded):
+                    raise ConfigError(f"{self.origin}: {error}") from error
+                raise
+
+        with contextlib.suppress(TemplateError):
+            render([{"role": "user", "content": "Hi"}])
+        return find_layout(render) if "tool_calls" in self.source else CallLayout()
 
     def render(
         self,
@@ -107,6 +131,7 @@ class ChatTemplate:
         Raises TemplateError, with TGI's message after ``Template error:``, where the template
         refuses the conversation or fails.
         """
+        meter = Meter(self.limits)
         chat = [self._as_known(message) for message in messages]
         variables: dict[str, object] = {
             "documents": None,
@@ -116,10 +141,11 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         if continue_final_message:
-            return self._render_continued(chat, {**variables, "add_generation_prompt": False})
-        prompt = self._render(chat, variables)
+            variables["add_generation_prompt"] = False
+            return self._render_continued(chat, variables, meter)
+        prompt = self._render(chat, variables, meter)
         if continue_final_message is None and chat and chat[-1].get("role") == "assistant":
-            return self._cut_implicitly(prompt, chat, variables)
+            return self._cut_implicitly(prompt, chat, variables, meter)
         return prompt
 
     def _as_known(self, message: Message) -> dict[str, object]:
@@ -137,18 +163,21 @@ class ChatTemplate:
         named = {"bos_token": self.bos_token, "eos_token": self.eos_token, **self.more_tokens}
         return {name: token for name, token in named.items() if token is not None}
 
-    def _render(self, chat: list[dict[str, object]], variables: Mapping[str, object]) -> str:
+    def _render(
+        self, chat: list[dict[str, object]], variables: Mapping[str, object], meter: Meter
+    ) -> str:
         tools = cast("Sequence[Tool] | None", variables.get("tools"))
         if self._has_message_tools and tools:
             chat = with_tools_in_system_message(chat, tools)
         try:
-            return self._render_plainly(chat, variables)
+            return self._render_plainly(chat, variables, meter)
         except TemplateError as error:
-            if isinstance(error.__cause__, TemplateRaised):
-                raise  # on purpose
+            if isinstance(error.__cause__, TemplateRaised | LimitExceeded):
+                raise  # on purpose, or to no purpose
             for other_chat, other_tools in self._easier(chat, tools):
                 with contextlib.suppress(TemplateError):
-                    return self._render_plainly(other_chat, {**variables, "tools": other_tools})
+                    other = {**variables, "tools": other_tools}
+                    return self._render_plainly(other_chat, other, meter)
             raise
 
     def _easier(
@@ -169,21 +198,21 @@ class ChatTemplate:
             before = changed
 
     def _render_plainly(
-        self, chat: list[dict[str, object]], variables: Mapping[str, object]
+        self, chat: list[dict[str, object]], variables: Mapping[str, object], meter: Meter
     ) -> str:
         try:
-            return self._compiled.render({**variables, "messages": chat})
+            return render(self._compiled, {**variables, "messages": chat}, meter)
         except RENDER_ERRORS as error:
             raise TemplateError(describe_render_error(error)) from error
 
     def _render_continued(
-        self, chat: list[dict[str, object]], variables: Mapping[str, object]
+        self, chat: list[dict[str, object]], variables: Mapping[str, object], meter: Meter
     ) -> str:
         """The prompt up to the end of the last message's text."""
         text = _final_text(chat)
         if text is None:
             raise TemplateError("continue_final_message: the last message has no text to continue")
-        prompt = self._render(_with_mark(chat), variables)
+        prompt = self._render(_with_mark(chat), variables, meter)
         position = prompt.rfind(_MARK.rstrip())
         if position < 0 or text.strip() not in prompt:
             raise TemplateError(
@@ -193,7 +222,11 @@ class ChatTemplate:
         return prompt[:position] if keeps_space else prompt[:position].rstrip()
 
     def _cut_implicitly(
-        self, prompt: str, chat: list[dict[str, object]], variables: Mapping[str, object]
+        self,
+        prompt: str,
+        chat: list[dict[str, object]],
+        variables: Mapping[str, object],
+        meter: Meter,
     ) -> str:
         """TGI's rule: cut after the last occurrence of the last message. A short message may also
         occur in what follows it ("a" in "assistant"), so a mark tells where it really is."""
@@ -201,7 +234,7 @@ class ChatTemplate:
         if text is None or text not in prompt:
             return prompt
         if text:
-            marked = self._render(_with_mark(chat), variables)
+            marked = self._render(_with_mark(chat), variables, meter)
             before = marked[: max(marked.rfind(_MARK.rstrip()), 0)]
             if before.endswith(text):
                 return before.rstrip()

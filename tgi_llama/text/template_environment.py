@@ -4,10 +4,11 @@ Templates come with models, so they are not trusted: they run in Jinja's immutab
 a loader, and see plain data only.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import cast
+from types import BuiltinMethodType, FunctionType, MethodType
+from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -15,7 +16,21 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.runtime
 import jinja2.utils
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
+from jinja2.utils import pass_context
+from markupsafe import EscapeFormatter, Markup
+
+from .template_code import MeteredCodeGenerator, MeteredContext, check_source, check_tree
+from .template_guards import (
+    build_mapping,
+    call_method,
+    may_call,
+    metered_filters,
+    metered_tests,
+    time_text,
+)
+from .template_meter import LimitExceeded, Meter, TemplateLimits, bounded_concat
 
 Clock = Callable[[], datetime]
 
@@ -43,70 +58,173 @@ class GenerationBlock(jinja2.ext.Extension):
 class _Dict:
     """``dict`` as templates use it, without the type behind it."""
 
-    def __call__(self, *args: object, **kwargs: object) -> dict[object, object]:
-        return cast("dict[object, object]", dict(*args, **kwargs))
+    @pass_context
+    def __call__(self, context: MeteredContext, /, *args: object, **kwargs: object) -> object:
+        return build_mapping(context.meter, args, kwargs)
 
-    def fromkeys(self, keys: Sequence[object], value: object = None) -> dict[object, object]:
-        return dict.fromkeys(keys, value)
+    @pass_context
+    def fromkeys(
+        self, context: MeteredContext, keys: Iterable[object], value: object = None
+    ) -> object:
+        return build_mapping(context.meter, (((key, value) for key in keys),), {})
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """``namespace`` without underscore names, which would reach into Python."""
-
-    def __init__(*args: object, **kwargs: object) -> None:  # so that a key may be called "self"
-        self, *rest = args
-        attributes = cast("dict[object, object]", dict(*rest, **kwargs))
-        for name in attributes:
-            _refuse_underscore(name)
-        assert isinstance(self, jinja2.utils.Namespace)
-        jinja2.utils.Namespace.__init__(self, attributes)
+    """``namespace`` without underscore names, which would reach into Python, and that does not
+    print what it holds: it may hold itself."""
 
     def __setitem__(self, name: str, value: object) -> None:
         _refuse_underscore(name)
         super().__setitem__(name, value)
 
+    def __repr__(self) -> str:
+        return "<Namespace>"
+
+
+@pass_context
+def _namespace(context: MeteredContext, /, *args: object, **kwargs: object) -> _Namespace:
+    attributes = build_mapping(context.meter, args, kwargs)
+    for name in attributes:
+        _refuse_underscore(name)
+    return _Namespace(attributes)
+
+
+@pass_context
+def _cycler(context: MeteredContext, *items: object) -> jinja2.utils.Cycler:
+    context.meter.weight(items)
+    return jinja2.utils.Cycler(*items)
+
 
 def _refuse_underscore(name: object) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(
-            f"a namespace cannot hold {name!r}: the name starts with an underscore"
-        )
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own filter escapes for HTML and sorts keys."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
+        raise SecurityError(f"a namespace cannot hold {name!r}: the name starts with an underscore")
 
 
 def _raise_exception(message: object) -> None:
     raise TemplateRaised(str(message))
 
 
-def build_environment(now: Clock = datetime.now) -> ImmutableSandboxedEnvironment:
-    """``now`` is what ``strftime_now`` tells, in local time."""
-    environment = ImmutableSandboxedEnvironment(
+class _Formatter(SandboxedFormatter):
+    """Of ``str.format``, for one call."""
+
+    def __init__(self, environment: jinja2.Environment, **kwargs: Any) -> None:
+        super().__init__(environment, **kwargs)
+        self._n_characters = 0
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        if re.search(r"\d{4}", format_spec):
+            raise LimitExceeded("the template formats with too large widths")
+        text = super().format_field(value, format_spec)
+        self._n_characters += len(text)
+        if self._n_characters > TemplateLimits().max_characters:
+            raise LimitExceeded("the template formats too long a text")
+        return text
+
+
+class _EscapingFormatter(_Formatter, EscapeFormatter):
+    """For texts that are marked as safe."""
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with limits for what templates do and a list of what they may call."""
+
+    code_generator_class = MeteredCodeGenerator
+    context_class = MeteredContext
+    concat = staticmethod(bounded_concat)
+    intercepted_binops = frozenset(("*", "**", "%"))  # by the code generator
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
+        check_source(source)
+        tree = super()._parse(source, name, filename)
+        check_tree(tree)
+        return tree
+
+    def call(__self, __context: MeteredContext, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N805
+        meter = __context.meter
+        if isinstance(__obj, _METHOD_TYPES):
+            if may_call(__obj):
+                kwargs.pop("_loop_vars", None)
+                kwargs.pop("_block_vars", None)
+                return call_method(meter, __obj, args, kwargs)
+            if __obj.__class__ is BuiltinMethodType or not isinstance(__obj.__self__, _OWNERS):
+                raise SecurityError(f"the method {__obj.__name__!r} cannot be called")
+        meter.tick()
+        if __obj.__class__ is jinja2.runtime.Macro:
+            if __obj.catch_varargs:
+                meter.weight(args)
+            if __obj.catch_kwargs:
+                meter.weight(kwargs)
+            return __context.call(__obj, *args, **kwargs)
+        if not isinstance(__obj, _CALLABLE) and callable(__obj):
+            raise SecurityError(f"a {type(__obj).__name__} cannot be called")
+        return meter.checked(__context.call(__obj, *args, **kwargs))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        if super().wrap_str_format(value) is None:
+            return None
+        text, takes_mapping = value.__self__, value.__name__ == "format_map"
+
+        def formatted(*args: Any, **kwargs: Any) -> str:
+            if takes_mapping:
+                (kwargs,) = args
+                args = ()
+            if isinstance(text, Markup):
+                return Markup(
+                    _EscapingFormatter(self, escape=text.escape).vformat(text, args, kwargs)
+                )
+            return _Formatter(self).vformat(text, args, kwargs)
+
+        return formatted
+
+
+_METHOD_TYPES = (BuiltinMethodType, MethodType)
+
+_OWNERS = (jinja2.runtime.LoopContext, jinja2.utils.Cycler, _Dict, GenerationBlock)
+"""Of methods that may be called, besides the values that are in ``template_guards``."""
+
+_CALLABLE = (
+    FunctionType,  # ours, and str.format
+    MethodType,  # as above
+    jinja2.runtime.BlockReference,
+    jinja2.runtime.LoopContext,
+    jinja2.runtime.Undefined,  # it raises an error that says what is missing
+    jinja2.utils.Joiner,
+    _Dict,
+)
+
+
+def build_environment(now: Clock = datetime.now) -> jinja2.Environment:
+    """``now`` is what ``strftime_now`` tells, in local time. Templates of this environment are
+    rendered with ``render``."""
+    environment = _Environment(
         trim_blocks=True,
         lstrip_blocks=True,
+        optimized=False,  # it would compute without limits
         extensions=[GenerationBlock, jinja2.ext.loopcontrols],
     )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda format: now().strftime(format)  # noqa: A006
-    environment.globals["dict"] = _Dict()
-    environment.globals["namespace"] = _Namespace
+    environment.filters = metered_filters()
+    environment.tests = metered_tests()
+    environment.globals |= {
+        "cycler": _cycler,
+        "dict": _Dict(),
+        "joiner": lambda sep=", ": jinja2.utils.Joiner(sep),
+        "namespace": _namespace,
+        "raise_exception": _raise_exception,
+        "strftime_now": lambda format: time_text(now(), format),  # noqa: A006
+    }
+    del environment.globals["lipsum"]  # makes random text
     return environment
+
+
+def render(template: jinja2.Template, variables: dict[str, object], meter: Meter) -> str:
+    """Raises LimitExceeded and what the template raises, with its lines in the traceback."""
+    context = template.new_context(variables)
+    assert isinstance(context, MeteredContext)
+    context.meter = meter
+    try:
+        return bounded_concat(template.root_render_func(context))
+    except Exception:
+        template.environment.handle_exception()
 
 
 def plain_data(value: object) -> object:

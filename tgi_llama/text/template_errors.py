@@ -9,6 +9,7 @@ import jinja2.lexer
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 
 from .template_environment import TemplateRaised
+from .template_meter import LimitExceeded
 
 TEMPLATE_NAME = "<string>"
 """The file name of templates in messages, as in TGI's."""
@@ -52,6 +53,8 @@ def _kind(error: BaseException) -> str:
         return "syntax error"  # what TGI's engine calls both
     if isinstance(error, UndefinedError):
         return "undefined value"
+    if isinstance(error, LimitExceeded):
+        return "too costly"
     if isinstance(error, SecurityError):
         return "not allowed"
     return "invalid operation"

@@ -96,6 +96,5 @@ def _template_variables(request: ChatRequest) -> Mapping[str, object]:
     variables = request.chat_template_kwargs or {}
     for name in sorted(_RESERVED_VARIABLES.intersection(variables)):
         reject(f"`chat_template_kwargs` cannot set `{name}`", field=f"chat_template_kwargs.{name}")
-    if request.reasoning_effort is None:
-        return variables
-    return {"reasoning_effort": request.reasoning_effort, **variables}
+    fields = {"documents": request.documents, "reasoning_effort": request.reasoning_effort}
+    return {**{name: value for name, value in fields.items() if value is not None}, **variables}

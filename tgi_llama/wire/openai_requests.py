@@ -234,6 +234,8 @@ class ChatRequest(OpenAiRequest):
     web_search_options: object = None
     prediction: object = None
     moderation: object = None
+    documents: tuple[Mapping[str, object], ...] | None = None
+    """A variable of the chat template, for models that answer from documents."""
     chat_template_kwargs: Mapping[str, object] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None

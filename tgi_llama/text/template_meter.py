@@ -1,0 +1,256 @@
+"""Limits for the rendering of a chat template.
+
+Theory of operation
+-------------------
+A template comes with a model, so it may be hostile, and a thread that renders cannot be stopped. So
+the code that is made of a template asks, in every loop and before whatever may take long, whether
+there is time left; and no value may grow so large that one step on it, which nobody interrupts and
+which keeps Python's lock, takes long. What would grow a value is foreseen where the steps are small
+and looked at afterwards where the result is at most a few times what went in.
+
+Sizes are in characters; an element of a list counts ``_ELEMENT``. A value's *weight* is its size
+when written out, all that is in it each time it is in it: nested lists that share their parts are
+small in memory and endless in print. What a rendering *creates* is counted too, and not given back:
+it bounds the memory.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import islice
+from time import monotonic
+from types import GeneratorType
+from typing import Any
+
+import attrs
+import jinja2
+
+_ELEMENT = 16
+
+LOOKED_AT = 4096
+"""Texts shorter than this are not counted: a step that makes one takes longer than it is worth."""
+
+_MAX_BITS = 4096
+"""Of whole numbers."""
+
+_MAX_FIELD = 9999
+"""Widths and precisions when values are formatted."""
+
+_MAX_SCANS = 2 * 10**8
+"""Characters that one search may compare."""
+
+_KEPT_WEIGHT = 512
+"""Containers that weigh less are weighed anew each time."""
+
+_WIDE_FIELD = re.compile(r"[-%#0-9 +.)]\*|\d{5,}")
+"""In the text on the left of ``%``. Which field a number belongs to is not looked into."""
+
+_LARGE_NUMBER = re.compile(r"\d{3}")
+
+
+@attrs.frozen(kw_only=True)
+class TemplateLimits:
+    """For one rendering, whatever it takes to find out what the template wants."""
+
+    timeout_s: float = 2.0
+    """Wall time. The longest conversations that a server takes are rendered in a tenth of it."""
+    max_characters: int = 8 * 2**20
+    """Of any text, the prompt too, and the weight of any other value."""
+    max_created: int = 128 * 2**20
+    """Characters in all texts and values that are made on the way."""
+
+
+class LimitExceeded(jinja2.TemplateRuntimeError):
+    """The template takes too long or makes too much."""
+
+
+class Meter:
+    """Of one rendering, in one thread. All methods raise LimitExceeded."""
+
+    __slots__ = ("_max", "_n_left", "_weights", "deadline", "limits", "now")
+
+    def __init__(self, limits: TemplateLimits) -> None:
+        self.limits = limits
+        self.now = monotonic
+        self.deadline = monotonic() + limits.timeout_s
+        self._max = limits.max_characters
+        self._n_left = limits.max_created
+        self._weights: dict[int, tuple[object, int]] = {}
+        """By identity, with what has it, so that it stays the only one of this identity."""
+
+    # Time
+
+    def tick(self) -> None:
+        if monotonic() > self.deadline:
+            self.expired()
+
+    def expired(self) -> None:
+        raise LimitExceeded(f"the template takes longer than {self.limits.timeout_s:g} s")
+
+    def ticking(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The items, while there is time."""
+        for item in items:
+            if monotonic() > self.deadline:
+                self.expired()
+            yield item
+
+    # Sizes
+
+    def allow(self, n_characters: int) -> None:
+        """Whether a text, or the weight of a value, may be so large."""
+        if n_characters > self._max:
+            raise LimitExceeded(f"the template makes more than {self._max} characters")
+
+    def allow_scan(self, n: int, m: int) -> None:
+        """Whether a text of ``n`` characters may be searched for one of ``m``, which takes as many
+        steps as both multiplied."""
+        if n * m > _MAX_SCANS:
+            raise LimitExceeded("the template searches for too much in too long a text")
+
+    def weight(self, value: object) -> int:
+        """Of anything: how large it is when written out."""
+        if isinstance(value, str):
+            return len(value)
+        if not isinstance(value, list | tuple | dict):
+            return _ELEMENT
+        known = self._weights.get(id(value))
+        return known[1] if known is not None else self._weigh(value)
+
+    def checked(self, value: Any) -> Any:
+        """The value, which was just made and is at most a few times as large as it may be. Where it
+        comes bit by bit, what comes checks the time."""
+        kind = value.__class__
+        if kind is str:
+            if len(value) >= LOOKED_AT:
+                self._created(len(value))
+        elif kind is bool or value is None or kind is float:
+            pass
+        elif kind is int:
+            if value.bit_length() > _MAX_BITS:
+                raise LimitExceeded(f"the template makes numbers of more than {_MAX_BITS} bits")
+        elif isinstance(value, list | tuple | dict):
+            self.weight(value)
+            self._created(_created_by(value))
+        elif isinstance(value, str):
+            self._created(len(value))
+        elif kind is GeneratorType:
+            return self.ticking(value)
+        return value
+
+    def _weigh(self, value: Any) -> int:
+        items: Iterable[object] = value
+        if isinstance(value, dict):
+            items = (*value.keys(), *value.values())
+        n = _ELEMENT
+        for item in items:
+            kind = item.__class__
+            if kind is str:
+                n += _ELEMENT + len(item)  # type: ignore[arg-type]
+            elif kind is int or kind is bool or item is None:
+                n += _ELEMENT
+            else:
+                n += self.weight(item)
+            if n > self._max:
+                self.allow(n)
+        if n >= _KEPT_WEIGHT:
+            self._weights[id(value)] = (value, n)
+        return n
+
+    def _created(self, n_characters: int) -> None:
+        self.allow(n_characters)
+        self._n_left -= n_characters
+        if self._n_left < 0:
+            n = self.limits.max_created
+            raise LimitExceeded(f"the template makes more than {n} characters on its way")
+        self.tick()
+
+    # Operators, as the template's code calls them
+
+    def add(self, left: Any, right: Any) -> Any:
+        """Of lists: templates collect messages, one after the other, in ever longer ones."""
+        result = left + right
+        if result.__class__ is not list:
+            return self.checked(result)
+        n = self.weight(left) + self.weight(right)
+        self.allow(n)
+        if n >= _KEPT_WEIGHT:
+            self._weights[id(result)] = (result, n)
+        self._created(_created_by(result))
+        return result
+
+    def multiply(self, left: Any, right: Any) -> Any:
+        for times, value in ((left, right), (right, left)):
+            if isinstance(times, int) and isinstance(value, str | list | tuple):
+                self.allow(max(times, 0) * self.weight(value))
+        if isinstance(left, int) and isinstance(right, int):
+            self._allow_bits(left.bit_length() + right.bit_length() - 1)
+        return self.checked(left * right)
+
+    def power(self, left: Any, right: Any) -> Any:
+        if isinstance(left, int) and isinstance(right, int) and right > 0:
+            self._allow_bits((abs(left) - 1).bit_length() * right)
+        return self.checked(left**right)
+
+    def modulo(self, left: Any, right: Any) -> Any:
+        """Also the ``%`` that formats."""
+        if left.__class__ is int and right.__class__ is int:
+            return left % right
+        if isinstance(left, str):
+            self._allow_format(left, right)
+        return self.checked(left % right)
+
+    def _allow_bits(self, n_bits: int) -> None:
+        if n_bits > _MAX_BITS:
+            raise LimitExceeded(f"the template makes numbers of more than {_MAX_BITS} bits")
+
+    def _allow_format(self, text: str, values: Any) -> None:
+        if _WIDE_FIELD.search(text):
+            raise LimitExceeded("the template formats with widths that are too large or unknown")
+        n_fields = text.count("%")
+        widest = _MAX_FIELD if _LARGE_NUMBER.search(text) else 99
+        n_values = n_fields if isinstance(values, Mapping) else 1
+        self.allow(len(text) + n_fields * widest + n_values * self.weight(values))
+
+    def cut(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
+        """``value[start:stop:step]``"""
+        result = value[start:stop:step]
+        if isinstance(result, str | list | tuple) and len(result) >= 64:
+            self._created(len(result))
+        return result
+
+    def join(self, values: Sequence[Any]) -> str:
+        """The operator ``~``."""
+        return self.concat([v if v.__class__ is str else self.text(v) for v in values])
+
+    # Output
+
+    def text(self, value: Any) -> str:
+        """A value as it is printed."""
+        text = str(value)
+        if len(text) >= LOOKED_AT:
+            self._created(len(text))
+        return text
+
+    def concat(self, pieces: list[str]) -> str:
+        """The text of a macro, or of a block that is assigned or filtered."""
+        n = sum(map(len, pieces))
+        if n >= LOOKED_AT:
+            self._created(n)
+        return "".join(pieces)
+
+
+def _created_by(value: Sized) -> int:
+    """What a container takes besides what is in it, in characters of the same memory."""
+    return 64 + 2 * len(value)
+
+
+def bounded_concat(pieces: Iterable[str]) -> str:
+    """The text of a whole template or of a block in it, as far as it is not too long."""
+    pieces = iter(pieces)
+    n_left = TemplateLimits().max_characters
+    texts: list[str] = []
+    while some := list(islice(pieces, 256)):
+        n_left -= sum(map(len, some))
+        if n_left < 0:
+            raise LimitExceeded("the template writes too long a text")
+        texts += some
+    return "".join(texts)
