@@ -229,6 +229,13 @@ def test_step_with_grammars_counts_forced_tokens_and_the_time_grammars_took(metr
     assert changed["tgi_llama_grammar_seconds"] == 0.25
 
 
+def test_step_that_changed_the_adapter_is_counted_with_the_time_it_took(metrics):
+    report = STEP._replace(n_switches=1, switch_s=0.25)
+    changed = changes(metrics, lambda: metrics.record_step(report))
+    assert changed["tgi_llama_adapter_switches"] == 1
+    assert changed["tgi_llama_adapter_switch_seconds"] == 0.25
+
+
 def evolved(**parts):
     return STEP._replace(**parts)
 

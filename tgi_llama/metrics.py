@@ -250,6 +250,10 @@ class Metrics:
             "tgi_llama_grammar_seconds",
             "Time of steps for following grammars and waiting for their masks",
         )
+        self._switches = self._counter("tgi_llama_adapter_switches", "Changes of the LoRA adapter")
+        self._switching = self._counter(
+            "tgi_llama_adapter_switch_seconds", "Time of decodes for changing the LoRA adapter"
+        )
         self._prompt = self._counter("tgi_llama_prompt_tokens", "Prompt tokens computed")
         self._slots_busy = self._gauge("tgi_llama_slots_busy", "Slots that hold a sequence")
         self._slots = self._gauge("tgi_llama_slots", "Slots of the KV memory")
@@ -424,6 +428,9 @@ class Metrics:
             if report.mask_s or report.n_forced_tokens:
                 self._masks.inc(report.mask_s)
                 self._forced.inc(report.n_forced_tokens)
+        if report.n_switches:
+            self._switches.inc(report.n_switches)
+            self._switching.inc(report.switch_s)
         if report.n_joined:
             self._record_join(report)
         if report.prefill_budget:

@@ -5,9 +5,11 @@ from collections import Counter
 
 import attrs
 import pytest
-from fakes.scheduling import a_sequence
+from fakes.scheduling import a_scheduler, a_sequence, compute, held
 
 from tgi_llama.engine.adapter_groups import AdapterGroups, Group
+from tgi_llama.engine.model_runner import SlotId
+from tgi_llama.engine.scheduler import Scheduler
 from tgi_llama.engine.sequence import Phase, Sequence
 from tgi_llama.generation import AdapterId
 
@@ -188,3 +190,47 @@ def test_cost_of_a_change_is_not_that_of_an_outlier() -> None:
 
 def test_nobody_runs_and_nobody_is_chosen() -> None:
     assert Machine().groups.choose(again=False) is None
+
+
+# What the scheduler makes of it
+
+
+def started_with(scheduler: Scheduler, number: int, n_prompt: int, adapter: int | None) -> Sequence:
+    sequence = a_sequence(number, n_prompt, adapter=adapter)
+    scheduler.submit(sequence)
+    scheduler.start(sequence, SlotId(number))
+    return sequence
+
+
+def test_first_step_of_a_turn_serves_those_that_decode() -> None:
+    """Two streams, and more short prompts beside one of them than it would be held up for."""
+    scheduler = a_scheduler()
+    for number, adapter in ((0, None), (1, 1)):
+        started_with(scheduler, number, 1, adapter)
+    for _ in range(2):
+        compute(scheduler, scheduler.schedule())
+        scheduler.groups.spend(1.0)
+    for number in range(2, 40):
+        started_with(scheduler, number, 9, None)
+    plans = {None: 0, 1: 0}
+    for _ in range(6):
+        plan = scheduler.schedule()
+        assert not held(scheduler, plan)
+        plans[plan.chunks[0].sequence.request.adapter] += 1
+        compute(scheduler, plan)
+        scheduler.groups.spend(1.0)
+    assert plans == {None: 3, 1: 3}
+
+
+def test_prompt_is_not_alone_where_another_group_waits() -> None:
+    """Alone it would be computed in whole batches after a few steps."""
+    scheduler = a_scheduler(budget=8)
+    started_with(scheduler, 0, 1, 1)
+    compute(scheduler, scheduler.schedule())
+    prompt = started_with(scheduler, 1, 500, None)
+    for _ in range(20):
+        plan = scheduler.schedule()
+        assert plan.n_tokens <= 10
+        compute(scheduler, plan)
+        scheduler.groups.spend(1.0)
+    assert prompt.n_cached > 50

@@ -3,12 +3,14 @@
 import itertools
 import random
 
+import attrs
 import pytest
 from fakes.cache_play import STEM, a_play, assert_given, own, played, probe, wants, with_tail
-from fakes.playbook import Playbook, alone
+from fakes.playbook import Playbook, Unbounded, alone
 from fakes.random_load import KINDS
 from fakes.runner import FakeRunner
 
+from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.sequence import Phase
 from tgi_llama.errors import AdapterError, DecodeAborted, GenerationError, OutOfCells
 from tgi_llama.generation import AdapterFacts, AdapterId, CacheOutcome, Failed, RequestId
@@ -339,3 +341,37 @@ def test_random_loads_with_adapters_that_come_and_go(seed: int, kind: str) -> No
         settle(play)
     assert not runner.adapters
     assert runner.adapters_of_cells() <= {None}
+
+
+def test_relocated_cells_keep_their_adapter() -> None:
+    play = play_with(1)
+    played(play, wants(STEM, 2, adapter=1))
+    cache = play.placement.cache
+    (slot,) = cache.holders(AdapterId(1))
+    cache.relocate(slot, SlotId(3))  # type: ignore[arg-type] # a slot
+    assert cache.holders(AdapterId(1)) == (SlotId(3),)
+    assert cache.holders(None) == ()
+
+
+def test_changes_are_no_part_of_what_steps_are_said_to_take() -> None:
+    """A change is said to have taken 100 s, so nothing is left of the decodes that had one."""
+    budget = Noting()
+    play = a_play(budget=budget)
+    play.runner.switch_s = 100.0
+    play.load(1)
+    play.step()
+    for adapter in (None, 1):
+        play.submit(wants(own(0, 5), 30, adapter=adapter))
+    play.run_until_idle()
+    assert 0.0 in budget.seconds_noted
+    assert sum(each.report.switch_s for each in play.publications) >= 200.0
+
+
+@attrs.define(eq=False)
+class Noting(Unbounded):
+    """Keeps what it is told."""
+
+    seconds_noted: list[float] = attrs.field(factory=list)
+
+    def note(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:  # noqa: ARG002 - the protocol's
+        self.seconds_noted.append(seconds)

@@ -1,6 +1,7 @@
 """The store of saved states: what stays, what goes first, and that every byte is counted."""
 
 import sys
+import weakref
 
 import attrs
 import hypothesis.strategies as st
@@ -389,3 +390,14 @@ class CacheAgainstModel(RuleBasedStateMachine):
 
 TestCacheAgainstModel = CacheAgainstModel.TestCase
 TestCacheAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_removed_state_is_freed_at_once() -> None:
+    """A state is large: nothing may hold on to it when it is gone."""
+    cache = HostCache(10**6)
+    entry = cache.add(_TOKENS, _State(1000))  # type: ignore[arg-type] # as large as it says
+    state = weakref.ref(entry.state)
+    cache.touch(entry)
+    cache.remove(entry)
+    del entry
+    assert state() is None

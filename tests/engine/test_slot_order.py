@@ -1,4 +1,4 @@
-"""Rows of slots: pictures of slots, in which a letter is an adapter and a dot a free slot."""
+"""Stretches of slots: pictures of slots, in which a letter is an adapter and a dot a free slot."""
 
 import itertools
 import random
@@ -7,7 +7,7 @@ import pytest
 from fakes.cache_play import a_play, own, wants
 
 from tgi_llama.engine.model_runner import SlotId
-from tgi_llama.engine.slot_order import Move, best_places, closing_move, move_for, n_rows
+from tgi_llama.engine.slot_order import Move, best_places, closing_move, move_for, n_stretches
 from tgi_llama.generation import AdapterId
 
 
@@ -28,7 +28,7 @@ def free_of(picture: str) -> list[SlotId]:
     [("", 0), ("....", 0), ("---", 1), ("-.-", 2), ("--AA", 2), ("-A-A", 4), ("A.A-.B", 4)],
 )
 def test_rows_are_slots_of_one_group_that_follow_on_each_other(picture: str, n: int) -> None:
-    assert n_rows(owners_of(picture)) == n
+    assert n_stretches(owners_of(picture)) == n
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_nobody_moves_for_whom_it_does_not_pay() -> None:
 def test_gaps_are_closed_as_far_as_one_move_each_can(picture: str, n_after: int) -> None:
     owners, free = owners_of(picture), free_of(picture)
     while (move := closing_move(owners, free, list(owners))) is not None:
-        before = n_rows(owners)
+        before = n_stretches(owners)
         owners[move.target] = owners.pop(move.source)
         free = [*(slot for slot in free if slot != move.target), move.source]
-        assert n_rows(owners) < before
-    assert n_rows(owners) == n_after
+        assert n_stretches(owners) < before
+    assert n_stretches(owners) == n_after
 
 
-def rows_per_step(n_adapters: int, *, seed: int = 1) -> float:
+def stretches_per_step(n_adapters: int, *, seed: int = 1) -> float:
     """Physical batches in a step, with as many sequences as there are slots and more in the
     queue."""
     rng = random.Random(seed)
@@ -109,5 +109,5 @@ def rows_per_step(n_adapters: int, *, seed: int = 1) -> float:
 
 @pytest.mark.parametrize(("n_adapters", "most"), [(1, 1.1), (2, 1.25), (3, 1.6)])
 def test_groups_stand_together_where_all_slots_are_taken(n_adapters: int, most: float) -> None:
-    """Without moves it would be 2.7 rows a step for two adapters and 2.5 for three."""
-    assert rows_per_step(n_adapters) < most
+    """Without moves it would be 2.7 stretches a step for two adapters and 2.5 for three."""
+    assert stretches_per_step(n_adapters) < most

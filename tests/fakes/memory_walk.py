@@ -9,6 +9,7 @@ from fakes.native import Loaded
 
 from tgi_llama.engine.model_runner import Batch, Logits, Run, SavedState, SlotId
 from tgi_llama.errors import OutOfCells
+from tgi_llama.generation import AdapterId
 
 EXACT: dict[str, object] = {"flash_attention": False, "type_k": "f32", "type_v": "f32"}
 """Without these, sums in 16 bits make logits depend on which cells attention runs over."""
@@ -20,14 +21,14 @@ smaller it is, the sooner cells are used again."""
 Tokens = tuple[int, ...]
 
 
-def a_batch(*parts: tuple[int, int, Tokens]) -> Batch:
+def a_batch(*parts: tuple[int, int, Tokens], adapter: AdapterId | None = None) -> Batch:
     """Of each part the slot, the position and the tokens, the last of which gives a row."""
     tokens = np.concatenate([np.array(part[2], dtype=np.int32) for part in parts])
     runs = (Run(SlotId(slot), start, len(added), n_outputs=1) for slot, start, added in parts)
-    return Batch(tokens, tuple(runs))
+    return Batch(tokens, tuple(runs), adapter)
 
 
-def add(loaded: Loaded, slot: int, tokens: Tokens) -> Logits:
+def add(loaded: Loaded, slot: int, tokens: Tokens, *, adapter: AdapterId | None = None) -> Logits:
     """Goes on in the slot, in chunks that end where ``CHUNK`` divides the position; returns a copy
     of the last row."""
     runner = loaded.runner
@@ -35,7 +36,7 @@ def add(loaded: Loaded, slot: int, tokens: Tokens) -> Logits:
         start = runner.length(SlotId(slot))
         n = CHUNK - start % CHUNK
         part, tokens = tokens[:n], tokens[n:]
-        runner.decode(a_batch((slot, start, part)))
+        runner.decode(a_batch((slot, start, part), adapter=adapter))
         if not tokens:
             return runner.logits(len(part) - 1).copy()
 
@@ -54,9 +55,15 @@ class Walk:
     """The same model, in which everything is computed from its beginning."""
     rng: random.Random
     tolerance: float
+    adapters: tuple[AdapterId | None, ...] = (None,)
+    """Each slot's cells are computed with one of them, which both models have loaded."""
     counts: "Counter[str]" = attrs.field(factory=Counter)
     _held: dict[int, Tokens] = attrs.field(init=False)
-    _saved: list[tuple[SavedState, Tokens]] = attrs.field(factory=list, init=False)
+    _made_with: dict[int, AdapterId | None] = attrs.field(factory=dict, init=False)
+    """The adapters of those that hold something."""
+    _saved: list[tuple[SavedState, Tokens, AdapterId | None]] = attrs.field(
+        factory=list, init=False
+    )
 
     def __attrs_post_init__(self) -> None:
         self._held = dict.fromkeys(range(self.loaded.plan.n_slots), ())
@@ -72,14 +79,21 @@ class Walk:
     def _decode(self, _slot: SlotId) -> None:
         parts: list[tuple[int, int, Tokens]] = []
         room = CHUNK
+        adapter = self.adapters[0]
+        if len(self.adapters) > 1:
+            adapter = self.rng.choice(self.adapters)
         for slot in self.rng.sample(list(self._held), self.rng.randint(1, len(self._held))):
             start = len(self._held[slot])
+            if start and self._made_with[slot] != adapter:
+                continue
             n = min(self.rng.choice([1, self.rng.randint(8, CHUNK)]), room)
             if 0 < n <= self.loaded.plan.cells_per_slot - start:
                 room -= n
                 parts.append((slot, start, random_tokens(self.rng, n)))
+        if not parts:
+            return
         try:
-            self.loaded.runner.decode(a_batch(*parts))
+            self.loaded.runner.decode(a_batch(*parts, adapter=adapter))
         except OutOfCells:
             self._forget(SlotId(parts[0][0]))
             self.counts["out of cells"] += 1
@@ -87,10 +101,11 @@ class Walk:
         row = -1
         for slot, _, tokens in parts:
             self._held[slot] += tokens
+            self._made_with[slot] = adapter
             row += len(tokens)
         # One is enough, and computing it anew is what takes the time.
         self.reference.runner.clear(SlotId(0))
-        expected = add(self.reference, 0, self._held[slot])
+        expected = add(self.reference, 0, self._held[slot], adapter=adapter)
         worst = float(np.abs(self.loaded.runner.logits(row) - expected).max())
         assert worst < self.tolerance, f"slot {slot} with {len(self._held[slot])} positions"
 
@@ -104,6 +119,7 @@ class Walk:
             self.counts["copy" if done else "no copy"] += 1
             if done:
                 self._held[target] = self._held[source][:length]
+                self._made_with[target] = self._made_with[source]
 
     def _cut(self, slot: SlotId) -> None:
         present = len(self._held[slot])
@@ -121,16 +137,18 @@ class Walk:
             state = self.loaded.runner.save(slot)
             assert state is not None
             assert (state.n_bytes, state.length) == (size, len(self._held[slot]))
-            self._saved = [*self._saved[-4:], (state, self._held[slot])]
+            saved = (state, self._held[slot], self._made_with[slot])
+            self._saved = [*self._saved[-4:], saved]
 
     def _restore(self, slot: SlotId) -> None:
         if self._saved:
             self._forget(slot)
-            state, tokens = self.rng.choice(self._saved)
+            state, tokens, adapter = self.rng.choice(self._saved)
             done = self.loaded.runner.restore(slot, state)
             self.counts["restored" if done else "not restored"] += 1
             if done:
                 self._held[slot] = tokens
+                self._made_with[slot] = adapter
 
     def _forget(self, slot: SlotId) -> None:
         self.loaded.runner.clear(slot)

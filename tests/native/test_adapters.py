@@ -1,12 +1,13 @@
 """LoRA adapters on real models. What they do is held to models whose weights numpy has merged."""
 
+import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes.adapter_files import Pair, random_pairs, read_matrices, write_adapter, write_merged
-from fakes.memory_walk import EXACT
+from fakes.memory_walk import EXACT, Walk
 from fakes.native import Load, Loaded
 from fakes.native_play import NativePlay, native_request, play, prompts
 from fakes.tiny_models import write_tiny_model
@@ -235,6 +236,31 @@ def test_requests_together_give_what_each_gives_alone(
         assert given == alone
         assert native.n_cached > n_cached, "the second time the prompts are known"
         assert native.n_switches >= 3
+
+
+@pytest.mark.parametrize("layout", ["streams", "unified"])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "jamba"])
+def test_cuts_copies_and_states_keep_what_each_slot_was_computed_with(
+    load: Load, folder: Path, name: str, layout: str
+) -> None:
+    plain = write_merged(write_tiny_model(name, folder), folder / f"{name}-walk.gguf", {})
+    paths = [
+        write_adapter(folder / f"{name}-{seed}.gguf", pairs, architecture=name)
+        for seed in (A, B)
+        for pairs in [random_pairs(plain, seed=seed, size=1.0)]
+    ]
+    options = EXACT | {"max_physical_batch_total_tokens": 32}
+    with (
+        load(plain, kv_layout=layout, **options) as loaded,
+        load(plain, **options, max_batch_size=1) as reference,
+    ):
+        for adapter, path in zip((A, B), paths, strict=True):
+            for each in (loaded, reference):
+                each.runner.load_adapter(adapter, path, scale=1.0)
+        walk = Walk(loaded, reference, random.Random(3), 0.02, adapters=(None, A, B))
+        for _ in range(120):
+            walk.step()
+    assert min(walk.counts[what] for what in ("copy", "restored")) > 2
 
 
 def test_prompt_logprobs_are_those_of_merged_weights(

@@ -2,14 +2,14 @@
 
 Theory of operation
 -------------------
-Slots of one group that follow on each other are a *row*; each row of a group costs a physical batch
-in each of its steps. So there should be as few rows as groups. A newcomer takes the slot that makes
-no row more, far from other groups, so that theirs and its own can grow. Where there is none, as
-when all are taken but for one amid others, one of those others moves there, and the newcomer has
-its place. When sequences end, others move to where they close up.
+Slots of one group that follow on each other are a *stretch*; each stretch of a group costs a
+physical batch in each of its steps. So there should be as few stretches as groups. A newcomer takes
+the slot that makes no stretch more, far from other groups, so that theirs and its own can grow.
+Where there is none, as when all are taken but for one amid others, one of those others moves there,
+and the newcomer has its place. When sequences end, others move to where they close up.
 
-Only the ends of rows move, and only to slots beside others of their group: there are few of either.
-Pure functions.
+Only the ends of stretches move, and only to slots beside others of their group: there are few of
+either. Pure functions.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -31,7 +31,7 @@ class Move:
     target: SlotId
 
 
-def n_rows(owners: Owners) -> int:
+def n_stretches(owners: Owners) -> int:
     """Of all groups together."""
     return sum(not _is_of(owners, SlotId(slot - 1), group) for slot, group in owners.items())
 
@@ -39,16 +39,16 @@ def n_rows(owners: Owners) -> int:
 def best_places(
     owners: Owners, group: AdapterId | None, free: Collection[SlotId]
 ) -> tuple[SlotId, ...]:
-    """The free slots in which one more of the group makes the fewest rows; the one that is farthest
-    from other groups first."""
-    rows = {slot: n_rows({**owners, slot: group}) for slot in free}
-    fewest = min(rows.values())
+    """The free slots in which one more of the group makes the fewest stretches; the one that is
+    farthest from other groups first."""
+    stretches = {slot: n_stretches({**owners, slot: group}) for slot in free}
+    fewest = min(stretches.values())
     others = [slot for slot, owner in owners.items() if owner != group]
 
     def order(slot: SlotId) -> tuple[int, int]:
         return -min((abs(slot - other) for other in others), default=0), slot
 
-    return tuple(sorted((slot for slot in free if rows[slot] == fewest), key=order))
+    return tuple(sorted((slot for slot in free if stretches[slot] == fewest), key=order))
 
 
 def move_for(
@@ -58,26 +58,26 @@ def move_for(
     movable: Collection[SlotId],
 ) -> Move | None:
     """The move after which one more of the group has a better place than any now: the one that is
-    given up. None where that does not save a row."""
-    best, fewest = None, n_rows({**owners, best_places(owners, group, free)[0]: group})
+    given up. None where that does not save a stretch."""
+    best, fewest = None, n_stretches({**owners, best_places(owners, group, free)[0]: group})
     for move in _moves(owners, free, movable):
-        rows = n_rows({**_moved(owners, move), move.source: group})
-        if rows < fewest:
-            best, fewest = move, rows
+        stretches = n_stretches({**_moved(owners, move), move.source: group})
+        if stretches < fewest:
+            best, fewest = move, stretches
     return best
 
 
 def closing_move(
     owners: Owners, free: Collection[SlotId], movable: Collection[SlotId]
 ) -> Move | None:
-    """The move that saves the most rows; None where none saves one."""
-    best, fewest = None, n_rows(owners)
+    """The move that saves the most stretches; None where none saves one."""
+    best, fewest = None, n_stretches(owners)
     if fewest == len(set(owners.values())):
         return None
     for move in _moves(owners, free, movable):
-        rows = n_rows(_moved(owners, move))
-        if rows < fewest:
-            best, fewest = move, rows
+        stretches = n_stretches(_moved(owners, move))
+        if stretches < fewest:
+            best, fewest = move, stretches
     return best
 
 

@@ -92,7 +92,8 @@ class Adapters:
             raise AdapterError(
                 f"the adapter needs {facts.n_bytes} bytes of memory, and {n_free} can be had"
             )
-        with self.log.captured() as lines:
+        # It warns once a weight that its repacked layout cannot be used for the adapter.
+        with self.log.quiet(), self.log.captured() as lines:
             pointer = native.llama_adapter_lora_init(self.model.pointer, os.fsencode(path))
         if not pointer:
             raise AdapterError(f"llama.cpp cannot load the adapter {path}: {_reason(lines)}")
