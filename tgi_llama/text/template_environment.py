@@ -141,15 +141,16 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: MeteredContext, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N805
         meter = __context.meter
-        if isinstance(__obj, _METHOD_TYPES):
+        kind = type(__obj)
+        if kind is BuiltinMethodType or kind is MethodType:
             if may_call(__obj):
                 kwargs.pop("_loop_vars", None)
                 kwargs.pop("_block_vars", None)
                 return call_method(meter, __obj, args, kwargs)
-            if __obj.__class__ is BuiltinMethodType or not isinstance(__obj.__self__, _OWNERS):
+            if kind is BuiltinMethodType or not isinstance(__obj.__self__, _OWNERS):
                 raise SecurityError(f"the method {__obj.__name__!r} cannot be called")
         meter.tick()
-        if __obj.__class__ is jinja2.runtime.Macro:
+        if kind is jinja2.runtime.Macro:
             if __obj.catch_varargs:
                 meter.weight(args)
             if __obj.catch_kwargs:
@@ -176,8 +177,6 @@ class _Environment(ImmutableSandboxedEnvironment):
 
         return formatted
 
-
-_METHOD_TYPES = (BuiltinMethodType, MethodType)
 
 _OWNERS = (jinja2.runtime.LoopContext, jinja2.utils.Cycler, _Dict, GenerationBlock)
 """Of methods that may be called, besides the values that are in ``template_guards``."""

@@ -99,6 +99,9 @@ _METHODS: Mapping[type, Mapping[str, Guard | None]] = {
 }
 
 
+_LONG = (str, list, tuple, dict)
+
+
 def may_call(method: BuiltinMethodType | MethodType) -> bool:
     """Whether ``call_method`` takes it."""
     return method.__name__ in _methods_of(method.__self__)
@@ -114,7 +117,7 @@ def call_method(
     owner = method.__self__
     guard = _methods_of(owner)[method.__name__]
     if guard is None:
-        if isinstance(owner, str | list) and len(owner) >= LOOKED_AT:
+        if isinstance(owner, _LONG) and len(owner) >= LOOKED_AT:
             meter.tick()
     else:
         if guard is _joined and args and not isinstance(args[0], str | dict):
@@ -340,13 +343,21 @@ def metered_tests() -> dict[str, Any]:
     """All of Jinja's. What has ``%`` in it would format texts."""
     tests: dict[str, Any] = {**jinja2.tests.TESTS}
     for name in _LONG_TESTS:
-        tests[name] = _metered(tests[name], None)
+        tests[name] = pass_context(_timed(tests[name]))
     for name, test in _REMAINDERS.items():
         tests[name] = pass_context(_with_meter(test))
     tests["divisibleby"] = pass_context(
         _with_meter(lambda meter, value, num: bool(meter.modulo(value, num) == 0))
     )
     return tests
+
+
+def _timed(test: Callable[..., bool]) -> Callable[..., bool]:
+    def timed(context: MeteredContext, /, *args: object, **kwargs: object) -> bool:
+        context.meter.tick()
+        return test(*args, **kwargs)
+
+    return timed
 
 
 def _with_meter(test: Callable[..., bool]) -> Callable[..., bool]:

@@ -47,6 +47,11 @@ _WIDE_FIELD = re.compile(r"[-%#0-9 +.)]\*|\d{5,}")
 _LARGE_NUMBER = re.compile(r"\d{3}")
 
 
+_SMALL = frozenset((bool, float, type(None)))
+
+_CONTAINERS = (list, tuple, dict)
+
+
 @attrs.frozen(kw_only=True)
 class TemplateLimits:
     """For one rendering, whatever it takes to find out what the template wants."""
@@ -108,9 +113,10 @@ class Meter:
 
     def weight(self, value: object) -> int:
         """Of anything: how large it is when written out."""
-        if isinstance(value, str):
-            return len(value)
-        if not isinstance(value, list | tuple | dict):
+        kind = type(value)
+        if issubclass(kind, str):
+            return len(value)  # type: ignore[arg-type]
+        if not issubclass(kind, _CONTAINERS):
             return _ELEMENT
         known = self._weights.get(id(value))
         return known[1] if known is not None else self._weigh(value)
@@ -118,20 +124,21 @@ class Meter:
     def checked(self, value: Any) -> Any:
         """The value, which was just made and is at most a few times as large as it may be. Where it
         comes bit by bit, what comes checks the time."""
-        kind = value.__class__
+        kind = type(value)  # a namespace answers for its __class__ slowly
         if kind is str:
             if len(value) >= LOOKED_AT:
                 self._created(len(value))
-        elif kind is bool or value is None or kind is float:
-            pass
         elif kind is int:
             if value.bit_length() > _MAX_BITS:
                 raise LimitExceeded(f"the template makes numbers of more than {_MAX_BITS} bits")
-        elif isinstance(value, list | tuple | dict):
+        elif kind in _SMALL:
+            pass
+        elif issubclass(kind, _CONTAINERS):
             self.weight(value)
             self._created(_created_by(value))
-        elif isinstance(value, str):
-            self._created(len(value))
+        elif issubclass(kind, str):
+            if len(value) >= LOOKED_AT:
+                self._created(len(value))
         elif kind is GeneratorType:
             return self.ticking(value)
         return value
@@ -142,7 +149,7 @@ class Meter:
             items = (*value.keys(), *value.values())
         n = _ELEMENT
         for item in items:
-            kind = item.__class__
+            kind = type(item)
             if kind is str:
                 n += _ELEMENT + len(item)  # type: ignore[arg-type]
             elif kind is int or kind is bool or item is None:
