@@ -104,6 +104,12 @@ def _raise_exception(message: object) -> None:
     raise TemplateRaised(str(message))
 
 
+_WITH_ARGUMENTS = (jinja2.nodes.Call, jinja2.nodes.Filter, jinja2.nodes.Test)
+
+_MAX_FIELDS = 10_000
+"""Of one format."""
+
+
 class _Formatter(SandboxedFormatter):
     """Of ``str.format``, for one call."""
 
@@ -137,6 +143,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         check_source(source)
         tree = super()._parse(source, name, filename)
         check_tree(tree)
+        node: Any
+        for node in tree.find_all(_WITH_ARGUMENTS):
+            if node.dyn_args is not None:  # a text as arguments is one for each character
+                listed = jinja2.nodes.Filter(node.dyn_args, "list", [], [], None, None)
+                node.dyn_args = listed.set_lineno(node.lineno)
         return tree
 
     def call(__self, __context: MeteredContext, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N805
@@ -164,6 +175,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         if super().wrap_str_format(value) is None:
             return None
         text, takes_mapping = value.__self__, value.__name__ == "format_map"
+        if text.count("{") > _MAX_FIELDS:
+            raise LimitExceeded(f"the template formats more than {_MAX_FIELDS} fields")
 
         def formatted(*args: Any, **kwargs: Any) -> str:
             if takes_mapping:

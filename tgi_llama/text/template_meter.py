@@ -41,6 +41,9 @@ _MAX_SCANS = 2 * 10**8
 _KEPT_WEIGHT = 512
 """Containers that weigh less are weighed anew each time."""
 
+_MAX_DEPTH = 1000
+"""Of lists in lists. Python goes through some of these without a look at its stack."""
+
 _WIDE_FIELD = re.compile(r"[-%#0-9 +.)]\*|\d{5,}")
 """In the text on the left of ``%``. Which field a number belongs to is not looked into."""
 
@@ -71,7 +74,7 @@ class LimitExceeded(jinja2.TemplateRuntimeError):
 class Meter:
     """Of one rendering, in one thread. All methods raise LimitExceeded."""
 
-    __slots__ = ("_max", "_n_left", "_weights", "deadline", "limits", "now")
+    __slots__ = ("_depths", "_max", "_n_left", "_weights", "deadline", "limits", "now")
 
     def __init__(self, limits: TemplateLimits) -> None:
         self.limits = limits
@@ -81,6 +84,8 @@ class Meter:
         self._n_left = limits.max_created
         self._weights: dict[int, tuple[object, int]] = {}
         """By identity, with what has it, so that it stays the only one of this identity."""
+        self._depths: dict[int, int] = {}
+        """Of lists in lists, by identity, since they were weighed."""
 
     # Time
 
@@ -148,6 +153,7 @@ class Meter:
         if isinstance(value, dict):
             items = (*value.keys(), *value.values())
         n = _ELEMENT
+        depth = 1
         for item in items:
             kind = type(item)
             if kind is str:
@@ -156,8 +162,13 @@ class Meter:
                 n += _ELEMENT
             else:
                 n += self.weight(item)
+                if issubclass(kind, _CONTAINERS):
+                    depth = max(depth, self._depths[id(item)] + 1)
             if n > self._max:
                 self.allow(n)
+        if depth > _MAX_DEPTH:
+            raise LimitExceeded(f"the template nests values more than {_MAX_DEPTH} deep")
+        self._depths[id(value)] = depth
         if n >= _KEPT_WEIGHT:
             self._weights[id(value)] = (value, n)
         return n
@@ -179,6 +190,7 @@ class Meter:
             return self.checked(result)
         n = self.weight(left) + self.weight(right)
         self.allow(n)
+        self._depths[id(result)] = max(self._depths[id(left)], self._depths[id(right)])
         if n >= _KEPT_WEIGHT:
             self._weights[id(result)] = (result, n)
         self._created(_created_by(result))
