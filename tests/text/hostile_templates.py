@@ -99,6 +99,11 @@ LARGE = {
     "namespaces that hold each other": "{% set ns = namespace(x=namespace()) %}{% for i in range(99) %}"
     "{% set n = namespace(a=ns.x, b=ns.x) %}{% set ns.x = n %}{% endfor %}{{ [ns.x, ns.x] }}"
     + "{{ 'a' * 10 ** 9 }}",
+    "deep tuple": "{% set ns = namespace(x=1) %}{% for i in range(99999) %}{% for j in range(9) %}{% set ns.x = (ns.x,) %}{% endfor %}{% endfor %}{{ {ns.x: 1} | length }}",
+    "characters as a list": "{{ ('Ж' * 8000000) | list | length }}",
+    "characters as arguments": "{{ cycler(*('Ж' * 8000000)).next() }}",
+    "characters joined": "{{ ''.join('Ж' * 8000000) | length }}",
+    "many fields": "{{ ('{0}' * 1000000).format('') }}",
     "texts in namespaces": "{% set ns = namespace(x=1) %}{% for i in range(99999) %}"
     "{% set ns.x = namespace(a='a' * 1000000, b=ns.x) %}{% endfor %}",
     "cut texts in namespaces": "{% set ns = namespace(x=1) %}{% set t = 'a' * 1000000 %}{% for i in range(99999) %}"

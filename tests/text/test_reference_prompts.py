@@ -8,31 +8,32 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from tgi_llama.errors import TemplateError
-from tgi_llama.text.chat_template import ChatTemplate
 from tgi_llama.text.template_dialects import described, simplified, with_object_arguments
 
 from .conversations import Conversation, conversations
+from .own_templates import (
+    NOW,
+    OWN,
+    SPECIAL,
+    prompt_of,
+    recorded,
+    recorded_conversations,
+    template_of,
+)
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "chat-templates"
 NAMES = sorted(path.name for path in FOLDER.glob("*.jinja"))
 PROGRAM = Path(__file__).with_name("reference_prompts.py")
 PYTHON = os.environ.get("TEST_REFERENCE_PYTHON", "")
-NOW = datetime(2024, 7, 26, 12, 30)
-SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 CONVERSATIONS = list(conversations())
 
-pytestmark = [
-    pytest.mark.skipif(not PYTHON, reason="TEST_REFERENCE_PYTHON is not set"),
-    pytest.mark.skipif(not NAMES, reason="the templates of models are not there"),
-]
+pytestmark = pytest.mark.skipif(not PYTHON, reason="TEST_REFERENCE_PYTHON is not set")
 
 # Where we differ on purpose. Each rule changes a conversation into one of which transformers makes
 # what we make of the original.
@@ -119,7 +120,7 @@ def ruled(source: str, conversation: Conversation) -> Conversation:
 
 @pytest.fixture(scope="module")
 def sources() -> Mapping[str, str]:
-    return {name: (FOLDER / name).read_text() for name in NAMES}
+    return {name: (FOLDER / name).read_text() for name in NAMES} | OWN
 
 
 @pytest.fixture(scope="module")
@@ -149,31 +150,15 @@ def reference(sources: Mapping[str, str]) -> Mapping[str, list[dict[str, Any]]]:
     return {name: results[i * n : (i + 1) * n] for i, name in enumerate(sources)}
 
 
-def ours(template: ChatTemplate, conversation: Conversation) -> str | None:
-    try:
-        return template.render(
-            conversation.messages,
-            conversation.tools,
-            add_generation_prompt=conversation.add_generation_prompt,
-            continue_final_message=conversation.continue_final_message,
-            **{"documents": conversation.documents, **conversation.kwargs},  # type: ignore[arg-type]
-        )
-    except TemplateError:
-        return None
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *OWN])
 def test_prompts_are_those_of_transformers(
     name: str, sources: Mapping[str, str], reference: Mapping[str, list[dict[str, Any]]]
 ) -> None:
-    more = {key: token for key, token in SPECIAL.items() if key == "unk_token"}
-    template = ChatTemplate(
-        sources[name], bos_token="<s>", eos_token="</s>", more_tokens=more, now=lambda: NOW
-    )
+    template = template_of(sources[name])
     n_rendered = 0
     different = {}
     for conversation, expected in zip(CONVERSATIONS, reference[name], strict=True):
-        prompt = ours(template, conversation)
+        prompt = prompt_of(template, conversation)
         n_rendered += prompt is not None
         if prompt != expected.get("prompt"):
             different[conversation.name] = (prompt, expected)
@@ -181,6 +166,20 @@ def test_prompts_are_those_of_transformers(
     assert n_rendered >= 30
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_recorded_prompts_are_those_of_transformers(
+    name: str, reference: Mapping[str, list[dict[str, Any]]]
+) -> None:
+    """Those that the tests without transformers expect; ``own_templates`` says how to record."""
+    made = {
+        conversation.name: one.get("prompt")
+        for conversation, one in zip(CONVERSATIONS, reference[name], strict=True)
+        if conversation in recorded_conversations()
+    }
+    assert recorded()[name] == made
+
+
+@pytest.mark.skipif(not NAMES, reason="the templates of models are not there")
 def test_each_rule_is_needed(
     sources: Mapping[str, str], reference: Mapping[str, list[dict[str, Any]]]
 ) -> None:

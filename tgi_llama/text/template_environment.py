@@ -104,6 +104,12 @@ def _raise_exception(message: object) -> None:
     raise TemplateRaised(str(message))
 
 
+_WITH_ARGUMENTS = (jinja2.nodes.Call, jinja2.nodes.Filter, jinja2.nodes.Test)
+
+_MAX_FIELDS = 10_000
+"""Of one format."""
+
+
 class _Formatter(SandboxedFormatter):
     """Of ``str.format``, for one call."""
 
@@ -137,19 +143,25 @@ class _Environment(ImmutableSandboxedEnvironment):
         check_source(source)
         tree = super()._parse(source, name, filename)
         check_tree(tree)
+        node: Any
+        for node in tree.find_all(_WITH_ARGUMENTS):
+            if node.dyn_args is not None:  # a text as arguments is one for each character
+                listed = jinja2.nodes.Filter(node.dyn_args, "list", [], [], None, None)
+                node.dyn_args = listed.set_lineno(node.lineno)
         return tree
 
     def call(__self, __context: MeteredContext, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N805
         meter = __context.meter
-        if isinstance(__obj, _METHOD_TYPES):
+        kind = type(__obj)
+        if kind is BuiltinMethodType or kind is MethodType:
             if may_call(__obj):
                 kwargs.pop("_loop_vars", None)
                 kwargs.pop("_block_vars", None)
                 return call_method(meter, __obj, args, kwargs)
-            if __obj.__class__ is BuiltinMethodType or not isinstance(__obj.__self__, _OWNERS):
+            if kind is BuiltinMethodType or not isinstance(__obj.__self__, _OWNERS):
                 raise SecurityError(f"the method {__obj.__name__!r} cannot be called")
         meter.tick()
-        if __obj.__class__ is jinja2.runtime.Macro:
+        if kind is jinja2.runtime.Macro:
             if __obj.catch_varargs:
                 meter.weight(args)
             if __obj.catch_kwargs:
@@ -163,6 +175,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         if super().wrap_str_format(value) is None:
             return None
         text, takes_mapping = value.__self__, value.__name__ == "format_map"
+        if text.count("{") > _MAX_FIELDS:
+            raise LimitExceeded(f"the template formats more than {_MAX_FIELDS} fields")
 
         def formatted(*args: Any, **kwargs: Any) -> str:
             if takes_mapping:
@@ -176,8 +190,6 @@ class _Environment(ImmutableSandboxedEnvironment):
 
         return formatted
 
-
-_METHOD_TYPES = (BuiltinMethodType, MethodType)
 
 _OWNERS = (jinja2.runtime.LoopContext, jinja2.utils.Cycler, _Dict, GenerationBlock)
 """Of methods that may be called, besides the values that are in ``template_guards``."""

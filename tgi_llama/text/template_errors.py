@@ -28,6 +28,10 @@ RENDER_ERRORS = (
 """What a template can raise while it is rendered: its expressions are Python's."""
 
 
+_MAX_DETAIL = 2000
+"""Characters of what a template says itself."""
+
+
 def describe_syntax_error(
     environment: jinja2.Environment, source: str, error: TemplateSyntaxError
 ) -> str:
@@ -42,7 +46,7 @@ def describe_syntax_error(
 
 def describe_render_error(error: BaseException) -> str:
     """One line in TGI's form, ``<kind>: <detail> (in <string>:<line>)``."""
-    detail = " ".join(str(error).split()) or type(error).__name__
+    detail = " ".join(str(error)[:_MAX_DETAIL].split()) or type(error).__name__
     line = _template_line(error.__traceback__)
     where = f":{line}" if line else ""
     return f"{_kind(error)}: {detail} (in {TEMPLATE_NAME}{where})"

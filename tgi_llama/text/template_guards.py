@@ -64,6 +64,7 @@ def _replaced(
 
 def _joined(meter: Meter, separator: str, values: object = ()) -> None:
     if isinstance(values, str):
+        _taken_apart(meter, values)
         meter.allow(len(separator) * len(values))
     elif isinstance(values, list | dict):
         meter.allow(len(separator) * len(values) + meter.weight(values))
@@ -99,6 +100,9 @@ _METHODS: Mapping[type, Mapping[str, Guard | None]] = {
 }
 
 
+_LONG = (str, list, tuple, dict)
+
+
 def may_call(method: BuiltinMethodType | MethodType) -> bool:
     """Whether ``call_method`` takes it."""
     return method.__name__ in _methods_of(method.__self__)
@@ -114,7 +118,7 @@ def call_method(
     owner = method.__self__
     guard = _methods_of(owner)[method.__name__]
     if guard is None:
-        if isinstance(owner, str | list) and len(owner) >= LOOKED_AT:
+        if isinstance(owner, _LONG) and len(owner) >= LOOKED_AT:
             meter.tick()
     else:
         if guard is _joined and args and not isinstance(args[0], str | dict):
@@ -133,6 +137,12 @@ def _methods_of(owner: object) -> Mapping[str, Guard | None]:
 # Filters
 
 
+def _taken_apart(meter: Meter, value: object, *_: object, **__: object) -> None:
+    """A list of a text has its characters."""
+    if isinstance(value, str):
+        meter.allow(16 * len(value))
+
+
 def _rounded(
     _meter: Meter, value: object, /, precision: object = 0, *_: object, **__: object
 ) -> None:
@@ -142,7 +152,8 @@ def _rounded(
         raise LimitExceeded(f"the template rounds to more than {_MAX_DIGITS} digits")
 
 
-def _filled(meter: Meter, _value: object, /, *args: object, **kwargs: object) -> None:
+def _filled(meter: Meter, value: object, /, *args: object, **kwargs: object) -> None:
+    _taken_apart(meter, value)
     for n in (*args, *kwargs.values()):
         if isinstance(n, int):
             meter.allow(n * 64)
@@ -174,7 +185,11 @@ _FILTER_GUARDS: Mapping[str, Guard] = {
     "replace": _replaced,
     "round": _rounded,
     "slice": _filled,
-    **dict.fromkeys(("pprint", "striptags", "urlize", "wordwrap", "xmlattr"), _slow),
+    **dict.fromkeys(("groupby", "list", "max", "min", "sort"), _taken_apart),
+    **dict.fromkeys(
+        ("pprint", "striptags", "title", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr"),
+        _slow,
+    ),
 }
 
 _UNGUARDED = frozenset(
@@ -184,6 +199,7 @@ _UNGUARDED = frozenset(
 
 
 def _join(context: MeteredContext, value: Any, d: Any = "", attribute: Any = None) -> object:
+    _taken_apart(context.meter, value)
     items = list(context.meter.ticking(value))
     d = context.meter.text(d)
     context.meter.allow(len(d) * len(items) + context.meter.weight(items))
@@ -195,6 +211,7 @@ def _sum(context: MeteredContext, iterable: Any, attribute: Any = None, start: A
     if attribute is not None:
         get = jinja2.filters.make_attrgetter(context.environment, attribute)
         iterable = map(get, iterable)
+    _taken_apart(context.meter, iterable)
     items = list(context.meter.ticking(iterable))
     if isinstance(start, int | float):
         for item in items:
@@ -340,13 +357,21 @@ def metered_tests() -> dict[str, Any]:
     """All of Jinja's. What has ``%`` in it would format texts."""
     tests: dict[str, Any] = {**jinja2.tests.TESTS}
     for name in _LONG_TESTS:
-        tests[name] = _metered(tests[name], None)
+        tests[name] = pass_context(_timed(tests[name]))
     for name, test in _REMAINDERS.items():
         tests[name] = pass_context(_with_meter(test))
     tests["divisibleby"] = pass_context(
         _with_meter(lambda meter, value, num: bool(meter.modulo(value, num) == 0))
     )
     return tests
+
+
+def _timed(test: Callable[..., bool]) -> Callable[..., bool]:
+    def timed(context: MeteredContext, /, *args: object, **kwargs: object) -> bool:
+        context.meter.tick()
+        return test(*args, **kwargs)
+
+    return timed
 
 
 def _with_meter(test: Callable[..., bool]) -> Callable[..., bool]:

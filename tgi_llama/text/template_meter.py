@@ -41,10 +41,18 @@ _MAX_SCANS = 2 * 10**8
 _KEPT_WEIGHT = 512
 """Containers that weigh less are weighed anew each time."""
 
+_MAX_DEPTH = 1000
+"""Of lists in lists. Python goes through some of these without a look at its stack."""
+
 _WIDE_FIELD = re.compile(r"[-%#0-9 +.)]\*|\d{5,}")
 """In the text on the left of ``%``. Which field a number belongs to is not looked into."""
 
 _LARGE_NUMBER = re.compile(r"\d{3}")
+
+
+_SMALL = frozenset((bool, float, type(None)))
+
+_CONTAINERS = (list, tuple, dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +74,7 @@ class LimitExceeded(jinja2.TemplateRuntimeError):
 class Meter:
     """Of one rendering, in one thread. All methods raise LimitExceeded."""
 
-    __slots__ = ("_max", "_n_left", "_weights", "deadline", "limits", "now")
+    __slots__ = ("_depths", "_max", "_n_left", "_weights", "deadline", "limits", "now")
 
     def __init__(self, limits: TemplateLimits) -> None:
         self.limits = limits
@@ -76,6 +84,8 @@ class Meter:
         self._n_left = limits.max_created
         self._weights: dict[int, tuple[object, int]] = {}
         """By identity, with what has it, so that it stays the only one of this identity."""
+        self._depths: dict[int, int] = {}
+        """Of lists in lists, by identity, since they were weighed."""
 
     # Time
 
@@ -108,9 +118,10 @@ class Meter:
 
     def weight(self, value: object) -> int:
         """Of anything: how large it is when written out."""
-        if isinstance(value, str):
-            return len(value)
-        if not isinstance(value, list | tuple | dict):
+        kind = type(value)
+        if issubclass(kind, str):
+            return len(value)  # type: ignore[arg-type]
+        if not issubclass(kind, _CONTAINERS):
             return _ELEMENT
         known = self._weights.get(id(value))
         return known[1] if known is not None else self._weigh(value)
@@ -118,20 +129,21 @@ class Meter:
     def checked(self, value: Any) -> Any:
         """The value, which was just made and is at most a few times as large as it may be. Where it
         comes bit by bit, what comes checks the time."""
-        kind = value.__class__
+        kind = type(value)  # a namespace answers for its __class__ slowly
         if kind is str:
             if len(value) >= LOOKED_AT:
                 self._created(len(value))
-        elif kind is bool or value is None or kind is float:
-            pass
         elif kind is int:
             if value.bit_length() > _MAX_BITS:
                 raise LimitExceeded(f"the template makes numbers of more than {_MAX_BITS} bits")
-        elif isinstance(value, list | tuple | dict):
+        elif kind in _SMALL:
+            pass
+        elif issubclass(kind, _CONTAINERS):
             self.weight(value)
             self._created(_created_by(value))
-        elif isinstance(value, str):
-            self._created(len(value))
+        elif issubclass(kind, str):
+            if len(value) >= LOOKED_AT:
+                self._created(len(value))
         elif kind is GeneratorType:
             return self.ticking(value)
         return value
@@ -141,16 +153,22 @@ class Meter:
         if isinstance(value, dict):
             items = (*value.keys(), *value.values())
         n = _ELEMENT
+        depth = 1
         for item in items:
-            kind = item.__class__
+            kind = type(item)
             if kind is str:
                 n += _ELEMENT + len(item)  # type: ignore[arg-type]
             elif kind is int or kind is bool or item is None:
                 n += _ELEMENT
             else:
                 n += self.weight(item)
+                if issubclass(kind, _CONTAINERS):
+                    depth = max(depth, self._depths[id(item)] + 1)
             if n > self._max:
                 self.allow(n)
+        if depth > _MAX_DEPTH:
+            raise LimitExceeded(f"the template nests values more than {_MAX_DEPTH} deep")
+        self._depths[id(value)] = depth
         if n >= _KEPT_WEIGHT:
             self._weights[id(value)] = (value, n)
         return n
@@ -172,6 +190,7 @@ class Meter:
             return self.checked(result)
         n = self.weight(left) + self.weight(right)
         self.allow(n)
+        self._depths[id(result)] = max(self._depths[id(left)], self._depths[id(right)])
         if n >= _KEPT_WEIGHT:
             self._weights[id(result)] = (result, n)
         self._created(_created_by(result))
