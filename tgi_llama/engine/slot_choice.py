@@ -65,10 +65,11 @@ class SlotChoice:
         if not self._has_groups(adapter):
             return self._slots.adjoining()
         owners, movable, free = self._owners(), self._movable(), self._slots.available()
-        if donor in movable:
-            del movable[donor]  # it is to be copied from where it is
+        # Of its own group nobody need move: the newcomer could have that place. So what it is to
+        # copy, which has its adapter, stays where it is; and where it is idle nobody moves there.
+        others = tuple(slot for slot in movable if owners[slot] != adapter)
         targets = [slot for slot in free if slot != donor]
-        move = slot_order.move_for(owners, adapter, targets, tuple(movable)) if targets else None
+        move = slot_order.move_for(owners, adapter, targets, others) if targets else None
         if move is not None and self._move(movable[move.source], move):
             return (move.source,)
         return slot_order.best_places(owners, adapter, free)
