@@ -42,3 +42,12 @@ class ModelOptions:
         default_text="the one in the model's folder",
         help="A tokenizer_config.json to use instead of the model's.",
     )
+    tokenizer: str = described(
+        "auto",
+        group=Group.MODEL,
+        unit="which",
+        choices=("auto", "json", "gguf"),
+        help="What encodes prompts: auto is the model's tokenizer.json if it has one that agrees"
+        " with the GGUF; json is that file even where it does not agree; gguf is the vocabulary in"
+        " the GGUF.",
+    )
