@@ -3,11 +3,13 @@
 import contextlib
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 import trio
 
 from tgi_llama.config import Config
+from tgi_llama.llama.model import Model
 from tgi_llama.metrics import Metrics
 from tgi_llama.model_thread import ModelThread
 from tgi_llama.models.files import ModelFiles
@@ -16,7 +18,8 @@ from tgi_llama.structured.ll_compiler import LlGrammarCompiler
 from tgi_llama.structured.trial import Trial
 from tgi_llama.text.chat_template import ChatTemplates
 from tgi_llama.text.template_files import GgufTemplates, load_chat_template
-from tgi_llama.text.tokenizer import Tokenizer, load_tokenizer
+from tgi_llama.text.tokenizer import Tokenizer
+from tgi_llama.text.tokenizer_choice import GgufRules, load_tokenizer
 from tgi_llama.turns.detection import turn_format
 from tgi_llama.validation.constraints import Constraints
 
@@ -37,7 +40,13 @@ async def load_text(config: Config, files: ModelFiles, thread: ModelThread) -> M
 
     def load() -> ModelText:
         vocab = thread.vocab
-        tokenizer = load_tokenizer(files.tokenizer_folder, vocab, gguf=files.gguf)
+        tokenizer = load_tokenizer(
+            files.tokenizer_folder,
+            vocab,
+            gguf_rules(files.gguf, thread.model),
+            choice=config.tokenizer,
+            config_path=config.tokenizer_config_path,
+        )
         gguf = GgufTemplates(
             templates=thread.model.chat_templates(),
             bos_token=vocab.bos_text,
@@ -50,6 +59,19 @@ async def load_text(config: Config, files: ModelFiles, thread: ModelThread) -> M
         )
 
     return await trio.to_thread.run_sync(load)
+
+
+def gguf_rules(path: Path, model: Model) -> GgufRules:
+    """What the file says of how texts are encoded."""
+    flags = {"true": True, "false": False, None: None}
+    bos, eos = (model.metadata(f"tokenizer.ggml.add_{end}_token") for end in ("bos", "eos"))
+    is_bpe = model.metadata("tokenizer.ggml.model") == "gpt2"
+    return GgufRules(
+        path=path,
+        add_bos=flags.get(bos),
+        add_eos=flags.get(eos),
+        words_are_guessed=is_bpe and model.metadata("tokenizer.ggml.pre") in (None, "default"),
+    )
 
 
 async def load_grammars(

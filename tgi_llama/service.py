@@ -30,6 +30,7 @@ from tgi_llama.server.services import Services, Settings
 from tgi_llama.text.template_files import GgufTemplates
 from tgi_llama.turns.detection import turn_format
 from tgi_llama.validation.constraints import Constraints
+from tgi_llama.validation.prompts import ParseSpecial
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
 
@@ -123,6 +124,7 @@ async def run_service(
                             vocabulary=thread.vocab,
                             constraints=constraints,
                             adapters=lambda: adapters.ids,
+                            parse_special_tokens=ParseSpecial(config.parse_special_tokens),
                         ),
                         adapters=adapters,
                         tokenizer=text.tokenizer,

@@ -4,8 +4,11 @@ import json
 
 import attrs
 import pytest
+from fakes.engine import FakeEngine, text_events
+from fakes.site import CONTROL
 
 from tgi_llama.server.app import create_app
+from tgi_llama.validation.prompts import ParseSpecial
 
 CHAT = {"messages": [{"role": "é", "content": "!"}]}
 PATHS = [("/tokenize", {"inputs": "hi"}), ("/chat_tokenize", CHAT)]
@@ -107,3 +110,70 @@ async def test_chat_tokenize_checks_tools_as_chat_does(make_site):
         "error": "Tool error: Tool with name weather not found",
         "error_type": "tool_error",
     }
+
+
+# --- spellings of control tokens ------------------------------------------------------------------
+
+END = "<|end|>"
+
+
+async def entries_of(site, path, payload):
+    _, body = await fetch(site, path, payload)
+    answer = json.loads(body)
+    return answer if path == "/tokenize" else answer["tokenize_response"]
+
+
+async def test_prompt_has_control_tokens_and_conversation_has_not(make_site):
+    site = await make_site()
+    prompt = await entries_of(site, "/tokenize", {"inputs": f"é{END}"})
+    assert prompt[1:] == [
+        {"id": 233, "text": "é", "start": 0, "stop": 2},
+        {"id": CONTROL, "text": END, "start": 2, "stop": 9},
+    ]
+    chat = {"messages": [{"role": "é", "content": END}]}
+    entries = await entries_of(site, "/chat_tokenize", chat)
+    assert CONTROL not in [entry["id"] for entry in entries]
+    assert "".join(entry["text"] for entry in entries) == f"é: {END}\nassistant:"
+
+
+async def test_option_says_where_control_tokens_are_read(make_site):
+    site = await make_site()
+    for where, in_prompt, in_chat in (("all", True, True), ("none", False, False)):
+        validator = attrs.evolve(site.services.validator, parse_special_tokens=ParseSpecial(where))
+        site.app = create_app(attrs.evolve(site.services, validator=validator))
+        chat = {"messages": [{"role": "user", "content": END}]}
+        for path, payload, is_read in (
+            ("/tokenize", {"inputs": END}, in_prompt),
+            ("/chat_tokenize", chat, in_chat),
+        ):
+            ids = [entry["id"] for entry in await entries_of(site, path, payload)]
+            assert (CONTROL in ids) is is_read
+
+
+CONVERSATION = {"messages": [{"role": "user", "content": f"a{END}"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "payload", "is_read"),
+    [
+        ("/v1/chat/completions", CONVERSATION, False),
+        ("/invocations", CONVERSATION, False),
+        ("/vertex", {"instances": [CONVERSATION]}, False),
+        ("/generate", {"inputs": END}, True),
+        ("/", {"inputs": END}, True),
+        ("/v1/completions", {"prompt": END}, True),
+        ("/invocations", {"inputs": END}, True),
+        ("/vertex", {"instances": [{"inputs": END}]}, True),
+    ],
+)
+async def test_every_route_takes_a_conversation_as_text(make_site, path, payload, is_read):
+    prompts = []
+
+    def remember(request):
+        prompts.append(request.prompt_ids)
+        return text_events("a")
+
+    response, body = await fetch(await make_site(FakeEngine(remember)), path, payload)
+    assert response.status_code == 200, body
+    (ids,) = prompts
+    assert (CONTROL in ids) is is_read

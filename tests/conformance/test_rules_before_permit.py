@@ -1,6 +1,7 @@
 """What is judged before a permit is asked for (contract section 2.4), and that it comes first."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from fakes.validation import ByteTokenizer, TaggedTemplates
@@ -13,6 +14,8 @@ from tgi_llama.errors import (
     TooManyPrompts,
     ValidationError,
 )
+from tgi_llama.generation import TokenId
+from tgi_llama.text.spellings import Span
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
 from tgi_llama.wire.converter import parse
@@ -23,8 +26,10 @@ from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 class Untouchable(ByteTokenizer):
     """Encoding is no work for the thread that gives permits."""
 
-    def encode(self, text: str, *, add_special: bool) -> list[int]:  # type: ignore[override]
-        raise AssertionError((text, add_special))
+    def encode(
+        self, text: str, *, add_special: bool, literals: Sequence[Span] = ()
+    ) -> list[TokenId]:
+        raise AssertionError((text, add_special, literals))
 
 
 VALIDATOR = Validator(

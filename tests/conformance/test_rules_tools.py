@@ -211,7 +211,8 @@ def test_tools_without_grammar_support_are_refused_as_a_grammar_is() -> None:
 
 
 def chat_text(**fields: object) -> str:
-    return Validator(LIMITS, ByteTokenizer(), TaggedTemplates()).chat_text(request(**fields))
+    validator = Validator(LIMITS, ByteTokenizer(), TaggedTemplates())
+    return validator.chat_text(request(**fields)).text
 
 
 def test_chat_text_is_the_prompt() -> None:

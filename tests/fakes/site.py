@@ -23,6 +23,7 @@ from tgi_llama.models.adapters import AdapterSources
 from tgi_llama.server.app import create_app
 from tgi_llama.server.listener import HttpServer, bind
 from tgi_llama.server.services import Services, Settings
+from tgi_llama.text.spellings import Span, Spellings
 from tgi_llama.text.tokenizer import EncodedToken
 from tgi_llama.validation.constraints import Constraints
 from tgi_llama.validation.rules import Limits
@@ -58,26 +59,39 @@ MODEL = ModelDescription(
 )
 
 
+CONTROL = TokenId(2)
+
+
 class CharacterTokenizer:
-    """One token per character, its code point; a start token 1 in front where asked for."""
+    """One token per character, its code point; a start token 1 in front where asked for, and a
+    control token ``CONTROL`` that is spelled ``<|end|>``."""
 
     n_vocab = 0x110000
+    spellings = Spellings(("<|end|>",))
 
     def __init__(self) -> None:
         self.on_encode: Callable[[], None] = lambda: None
         """Called on the worker, before each encoding."""
 
-    def encode(self, text: str, *, add_special: bool) -> list[TokenId]:
+    def encode(
+        self, text: str, *, add_special: bool, literals: Sequence[Span] = ()
+    ) -> list[TokenId]:
         self.on_encode()
-        return [span.id for span in self.encode_with_offsets(text, add_special=add_special)]
+        spans = self.encode_with_offsets(text, add_special=add_special, literals=literals)
+        return [span.id for span in spans]
 
-    def encode_with_offsets(self, text: str, *, add_special: bool) -> list[EncodedToken]:
+    def encode_with_offsets(
+        self, text: str, *, add_special: bool, literals: Sequence[Span] = ()
+    ) -> list[EncodedToken]:
         spans = [EncodedToken(START, 0, 0)] if add_special else []
-        start = 0
-        for one in text:
-            stop = start + len(one.encode())
-            spans.append(EncodedToken(TokenId(ord(one)), start, stop))
-            start = stop
+        controls = {a: b for a, b in self.spellings.find(text) if (a, b) not in literals}
+        position = start = 0
+        while position < len(text):
+            until = controls.get(position, position + 1)
+            stop = start + len(text[position:until].encode())
+            token = CONTROL if position in controls else TokenId(ord(text[position]))
+            spans.append(EncodedToken(token, start, stop))
+            position, start = until, stop
         return spans
 
 

@@ -6,6 +6,7 @@ import attrs
 
 from tgi_llama.errors import TemplateError
 from tgi_llama.generation import TokenId
+from tgi_llama.text.spellings import Span, Spellings
 
 BOS = TokenId(256)
 
@@ -20,7 +21,14 @@ class ByteTokenizer:
     def n_vocab(self) -> int:
         return 257
 
-    def encode(self, text: str, *, add_special: bool) -> list[TokenId]:
+    @property
+    def spellings(self) -> Spellings:
+        return Spellings(())
+
+    def encode(
+        self, text: str, *, add_special: bool, literals: Sequence[Span] = ()
+    ) -> list[TokenId]:
+        assert not literals
         ids = [TokenId(byte) for byte in text.encode()]
         return [BOS, *ids] if add_special and self.adds_bos else ids
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import llama_cpp.llama_cpp as native
 import pytest
+from fakes.hub_tokenizers import GgufVocabulary, make_tokenizer
 from fakes.vocab_files import load_vocab_only, quiet_native_log
 
 from tgi_llama.llama.vocab import Vocab
+from tgi_llama.text.hub_tokenizer import HubTokenizer
 
+PHI_3_TEXT = {"<unk>", "<s>", "<|endoftext|>"}
 VOCAB_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "vocab"
 
 
@@ -32,3 +35,27 @@ def open_vocab() -> Iterator[Callable[[str], Vocab]]:
     with quiet_native_log():
         for model, _ in opened.values():
             native.llama_model_free(model)
+
+
+@pytest.fixture(scope="session")
+def open_hub(open_vocab: Callable[[str], Vocab]) -> Callable[[str], HubTokenizer]:
+    """The same vocabularies as a ``tokenizer.json``, made as the models' makers make them."""
+    opened: dict[str, HubTokenizer] = {}
+
+    def open_one(name: str) -> HubTokenizer:
+        vocab = open_vocab(name)
+        if name not in opened:
+            path = VOCAB_FOLDER / f"ggml-vocab-{name}.gguf"
+            controls = vocab.spellings.texts
+            opened[name] = HubTokenizer(
+                make_tokenizer(
+                    GgufVocabulary.read(path, adds_bos=name not in ("gpt-2", "qwen2")),
+                    # Phi-3's tokenizer.json has it so; the GGUF does not say it.
+                    swallows_space=[*controls - PHI_3_TEXT] if name == "phi-3" else (),
+                ),
+                n_vocab=vocab.n_vocab,
+                control_spellings=controls,
+            )
+        return opened[name]
+
+    return open_one

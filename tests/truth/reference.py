@@ -206,9 +206,7 @@ def expectations(model, prompts: list[tuple[str, list[int]]]) -> list[dict[str, 
         if len(expected) >= N_PROMPTS:
             break
         ids = torch.tensor([ids for _, ids in batch])
-        with_answers = model.generate(
-            ids, max_new_tokens=N_STEPS, do_sample=False, pad_token_id=0
-        )
+        with_answers = model.generate(ids, max_new_tokens=N_STEPS, do_sample=False, pad_token_id=0)
         logprobs = torch.log_softmax(model(with_answers).logits.double(), -1)
         for row in range(len(batch)):
             found = expectation(len(ids[row]), with_answers[row].tolist(), logprobs[row], model)

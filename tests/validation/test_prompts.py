@@ -1,6 +1,7 @@
 """Prompts around a gap, prompts of token ids, prompts that are echoed or scored."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from fakes.validation import BOS, ByteTokenizer
@@ -8,6 +9,7 @@ from fakes.vocabulary import MID, PRE, SUF, ByteVocabulary
 
 from tgi_llama.errors import SuffixNotSupported, ValidationError
 from tgi_llama.generation import TokenId
+from tgi_llama.text.spellings import Span
 from tgi_llama.validation.prepared import PreparedGeneration
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
@@ -22,8 +24,10 @@ WITHOUT_INFILL = ByteVocabulary(infill=None)
 class WithEnd(ByteTokenizer):
     """Also puts a token behind the text, as some models' tokenizers do."""
 
-    def encode(self, text: str, *, add_special: bool) -> list[TokenId]:
-        ids = super().encode(text, add_special=add_special)
+    def encode(
+        self, text: str, *, add_special: bool, literals: Sequence[Span] = ()
+    ) -> list[TokenId]:
+        ids = super().encode(text, add_special=add_special, literals=literals)
         return [*ids, TokenId(0)] if add_special else ids
 
 

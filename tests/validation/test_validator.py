@@ -1,12 +1,14 @@
 """What a validated request asks of the engine, and what the answer needs to know."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from fakes.validation import BOS, ByteTokenizer, TaggedTemplates
 
 from tgi_llama.errors import TemplateError, ValidationError
 from tgi_llama.generation import SamplingParameters, TokenId
+from tgi_llama.text.spellings import Span
 from tgi_llama.validation.prepared import PreparedGeneration
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
@@ -174,8 +176,10 @@ def test_generate_return_full_text_default_depends_on_the_route(
 
 def test_generate_prompt_without_tokens_is_refused() -> None:
     class SpacesVanish(ByteTokenizer):
-        def encode(self, text: str, *, add_special: bool) -> list[TokenId]:
-            return super().encode(text.strip(), add_special=add_special)
+        def encode(
+            self, text: str, *, add_special: bool, literals: Sequence[Span] = ()
+        ) -> list[TokenId]:
+            return super().encode(text.strip(), add_special=add_special, literals=literals)
 
     with pytest.raises(ValidationError, match=r"no tokens"):
         Validator(LIMITS, SpacesVanish()).generate(GenerateRequest(inputs=" "), streaming=False)

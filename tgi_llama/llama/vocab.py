@@ -5,7 +5,9 @@ llama.h), and llama.cpp lets go of the interpreter lock meanwhile.
 """
 
 import ctypes
+import functools
 import re
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import attrs
@@ -14,6 +16,7 @@ import llama_cpp.llama_cpp as native
 from tgi_llama.errors import ValidationError
 from tgi_llama.generation import TokenId
 from tgi_llama.text.long_runs import cut_long_runs
+from tgi_llama.text.spellings import Span, Spellings, cut_at_controls
 from tgi_llama.text.tokenizer import EncodedToken, InfillTokens, utf8
 
 _CONTROL = (
@@ -23,6 +26,8 @@ _CONTROL = (
 )
 _SPELLED = _CONTROL | native.LLAMA_TOKEN_ATTR_USER_DEFINED
 """Tokens that are found in a text by their spelling, before the rest is cut into words."""
+_READ = _SPELLED & ~native.LLAMA_TOKEN_ATTR_UNUSED
+"""Those that llama.cpp really looks for."""
 
 MAX_RUN = 4096
 """Characters. llama.cpp matches the words of many BPE vocabularies with std::regex, which recurses
@@ -37,6 +42,11 @@ _PIECE_BYTES = 64
 
 
 _SPACE = re.compile(rb"\s+")
+
+_SWALLOWS_BEFORE = native.LLAMA_TOKEN_ATTR_LSTRIP
+_SWALLOWS_BEHIND = native.LLAMA_TOKEN_ATTR_RSTRIP
+_STRIPPED = " \t\n\v\f\r"
+"""What llama.cpp takes away next to a token that swallows white space."""
 
 
 class TokenEntry(NamedTuple):
@@ -105,6 +115,11 @@ class Vocab:
     def eot_text(self) -> str | None:
         return self._spelling(self.eot_id)
 
+    def spelling(self, token: TokenId) -> str:
+        """As the file has it: with white space and bytes written as other characters."""
+        text: bytes = native.llama_vocab_get_text(self.handle, token)
+        return text.decode("utf-8", "replace")
+
     @property
     def infill(self) -> InfillTokens | None:
         """None for models that were not trained to fill a gap."""
@@ -157,24 +172,47 @@ class Vocab:
         return table, end_tokens
 
     def control_spellings(self) -> dict[str, int]:
-        """The tokens that have a meaning instead of a text, by their spelling. A native call per
-        token, so not for every request."""
+        """The tokens that have a meaning instead of a text, by their spelling."""
+        return {text: token for text, token, _ in self._meanings}
+
+    @functools.cached_property
+    def _meanings(self) -> list[tuple[str, TokenId, int]]:
+        """Of the tokens that have a meaning instead of a text: spelling, id and attributes. A
+        native call per token, so not for the first time while there is traffic."""
         attribute = native.llama_vocab_get_attr
-        controls = set(self.end_of_generation_ids())
-        controls.update(
-            TokenId(token)
-            for token in range(self._n_vocab)
-            if attribute(self.handle, token) & _CONTROL
-        )
-        spellings = {self._read_piece(token): token for token in sorted(controls)}
-        return {piece.decode(): token for piece, token in spellings.items() if _is_text(piece)}
+        end_tokens = frozenset(self.end_of_generation_ids())
+        attributes = [attribute(self.handle, token) for token in range(self._n_vocab)]
+        found = [t for t, a in enumerate(attributes) if a & _CONTROL or t in end_tokens]
+        pieces = [(self._read_piece(TokenId(token)), TokenId(token)) for token in found]
+        return [(p.decode(), token, attributes[token]) for p, token in pieces if _is_text(p)]
 
     # Input
 
-    def encode(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[TokenId]:
+    @functools.cached_property
+    def spellings(self) -> Spellings:
+        """Of the tokens that are read in a text by their spelling and have a meaning instead of a
+        text. Tokens that the model's makers added as text, such as ``<think>``, are not among
+        them."""
+        return Spellings(self._controls)
+
+    @functools.cached_property
+    def _controls(self) -> dict[str, TokenId]:
+        return {text: token for text, token, attributes in self._meanings if attributes & _READ}
+
+    def encode(
+        self,
+        text: str,
+        *,
+        add_special: bool,
+        literals: Sequence[Span] = (),
+        parse_special: bool = True,
+    ) -> list[TokenId]:
         """``parse_special``: the spelling of a control token in ``text`` becomes that token, as in
-        every ``tokenizer.json``."""
+        every ``tokenizer.json``, unless it is one of ``literals``."""
         utf8(text)
+        if literals:
+            ids = self._encode_parts(text, frozenset(literals))
+            return self._with_special(ids) if add_special else ids
         parts = cut_long_runs(text, MAX_RUN) if self.is_bpe else [text]
         if len(parts) == 1:
             return self._tokenize(text, add_special=add_special, parse_special=parse_special)
@@ -186,10 +224,17 @@ class Vocab:
         return self._with_special(ids) if add_special else ids
 
     def encode_with_offsets(
-        self, text: str, *, add_special: bool, parse_special: bool = True
+        self,
+        text: str,
+        *,
+        add_special: bool,
+        literals: Sequence[Span] = (),
+        parse_special: bool = True,
     ) -> list[EncodedToken]:
         data = utf8(text)
-        ids = self.encode(text, add_special=add_special, parse_special=parse_special)
+        ids = self.encode(
+            text, add_special=add_special, literals=literals, parse_special=parse_special
+        )
         n_first = int(add_special and self._adds_bos and bool(ids))
         n_last = int(add_special and self._adds_last and len(ids) > n_first)
         inner = ids[n_first : len(ids) - n_last]
@@ -198,6 +243,60 @@ class Vocab:
             *self._align(data, inner),
             *(EncodedToken(token, 0, 0) for token in ids[len(ids) - n_last :]),
         ]
+
+    def _encode_parts(self, text: str, literals: frozenset[Span]) -> list[TokenId]:
+        ids: list[TokenId] = []
+        parts = cut_at_controls(text, self.spellings.find(text), literals)
+        for index, (part, is_literal) in enumerate(parts):
+            if not is_literal:
+                ids += self.encode(part, add_special=False)
+                continue
+            if ids and self._attributes(ids[-1]) & _SWALLOWS_BEHIND:
+                part = part.lstrip(_STRIPPED)
+            if index + 1 < len(parts) and self._swallows_before(parts[index + 1][0]):
+                part = part.rstrip(_STRIPPED)
+            ids += self._encode_literal(part)
+        return ids
+
+    def _swallows_before(self, text: str) -> bool:
+        """Whether the control token that ``text`` begins with takes the white space before it."""
+        start, stop = self.spellings.find(text)[0]
+        return bool(self._attributes(self._controls[text[start:stop]]) & _SWALLOWS_BEFORE)
+
+    def _encode_literal(self, text: str) -> list[TokenId]:
+        ids = self.encode(text, add_special=False, parse_special=False)
+        # The words of the text may happen to merge into a control token.
+        accidents = self._accidents.intersection(ids)
+        if not accidents:
+            return ids
+        return [
+            letter
+            for token in ids
+            for letter in (self._spelled_out(token) if token in accidents else [token])
+        ]
+
+    @functools.cached_property
+    def _accidents(self) -> frozenset[TokenId]:
+        unknown = native.LLAMA_TOKEN_ATTR_UNKNOWN
+        controls = self._controls.values()
+        return frozenset(t for t in controls if not self._attributes(t) & unknown)
+
+    @functools.cached_property
+    def _letters(self) -> dict[bytes, TokenId]:
+        """The tokens of single bytes."""
+        pieces = ((self._read_piece(t), t) for t in map(TokenId, range(self._n_vocab)))
+        return {piece: token for piece, token in pieces if len(piece) == 1}
+
+    def _spelled_out(self, token: TokenId) -> list[TokenId]:
+        """The tokens of the bytes of a token."""
+        letters = [self._letters.get(bytes((byte,))) for byte in self.piece(token)]
+        known = [letter for letter in letters if letter is not None]
+        if len(known) < len(letters):
+            raise ValidationError("tokenizer error a control token cannot be written as text")
+        return known
+
+    def _attributes(self, token: TokenId) -> int:
+        return int(native.llama_vocab_get_attr(self.handle, token))
 
     def _tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[TokenId]:
         data = text.encode()

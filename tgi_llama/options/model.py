@@ -97,3 +97,12 @@ class ModelOptions:
         help="Let the converter run Python code in the model's folder, which some tokenizers"
         " need. The server itself never runs any.",
     )
+    tokenizer: str = described(
+        "auto",
+        group=Group.MODEL,
+        unit="which",
+        choices=("auto", "json", "gguf"),
+        help="What encodes prompts: auto is the model's tokenizer.json if it has one that agrees"
+        " with the GGUF; json is that file even where it does not agree; gguf is the vocabulary in"
+        " the GGUF.",
+    )

@@ -52,6 +52,15 @@ class RequestOptions:
         minimum=1,
         help="Most prompts in one call of /v1/completions, and largest n and best_of of /v1.",
     )
+    parse_special_tokens: str = described(
+        "prompts",
+        group=Group.REQUEST,
+        unit="where",
+        choices=("prompts", "all", "none"),
+        help="Where the spelling of a control token in a client's text becomes that token. prompts:"
+        " in those of /generate, /v1/completions and /tokenize. all: also in the messages and tools"
+        " of chats, as in TGI. none: nowhere.",
+    )
     disable_grammar_support: bool = described(
         False,
         group=Group.REQUEST,

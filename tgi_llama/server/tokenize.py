@@ -3,6 +3,7 @@
 import attrs
 from quart import Response, request
 
+from tgi_llama.validation.client_text import PromptText
 from tgi_llama.wire import converter
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.generate_responses import TokenizeEntry
@@ -39,17 +40,21 @@ class TokenizeRoutes:
     # Encoding and writing are work for long texts: these run on a validation worker.
 
     def _tokenize(self, text: str) -> bytes:
-        return converter.dump(self._entries(text, add_special=True))
+        prompt = self.services.validator.prompt_text(text)
+        return converter.dump(self._entries(prompt, add_special=True))
 
     def _chat_tokenize(self, chat_request: ChatRequest) -> bytes:
         text = self.services.validator.chat_text(chat_request)
         # The template writes the special tokens itself.
         entries = self._entries(text, add_special=False)
-        return converter.dump(ChatTokenizeResponse(tokenize_response=entries, templated_text=text))
+        response = ChatTokenizeResponse(tokenize_response=entries, templated_text=text.text)
+        return converter.dump(response)
 
-    def _entries(self, text: str, *, add_special: bool) -> tuple[TokenizeEntry, ...]:
-        utf8 = text.encode()
-        spans = self.services.tokenizer.encode_with_offsets(text, add_special=add_special)
+    def _entries(self, text: PromptText, *, add_special: bool) -> tuple[TokenizeEntry, ...]:
+        utf8 = text.text.encode()
+        spans = self.services.tokenizer.encode_with_offsets(
+            text.text, add_special=add_special, literals=text.literals
+        )
         return tuple(
             TokenizeEntry(
                 id=span.id,

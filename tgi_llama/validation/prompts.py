@@ -2,17 +2,29 @@
 sides of a gap.
 """
 
+import enum
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import attrs
 
-from tgi_llama.errors import SuffixNotSupported, TooManyPrompts
+from tgi_llama.errors import SuffixNotSupported, TemplateError, TooManyPrompts
 from tgi_llama.generation import TokenId
 from tgi_llama.wire.generate_requests import GenerateRequest
 from tgi_llama.wire.openai_requests import CompletionRequest, Prompt
 
+from .client_text import Conversation, PromptText, Render, Span, Spellings, rendered
 from .rules import Limits, reject
+
+
+class ParseSpecial(enum.Enum):
+    """In which of a client's texts the spelling of a control token becomes that token."""
+
+    NONE = "none"
+    PROMPTS = "prompts"
+    """In whole prompts, which clients have rendered, but not in conversations."""
+    ALL = "all"
+    """As TGI."""
 
 
 class Tokenizer(Protocol):
@@ -21,7 +33,16 @@ class Tokenizer(Protocol):
     @property
     def n_vocab(self) -> int: ...
 
-    def encode(self, text: str, *, add_special: bool) -> Sequence[TokenId]: ...
+    @property
+    def spellings(self) -> Spellings:
+        """Of the control tokens that are read in a text."""
+        ...
+
+    def encode(
+        self, text: str, *, add_special: bool, literals: Sequence[Span] = ()
+    ) -> Sequence[TokenId]:
+        """``literals``: those of ``spellings.find(text)`` that are ordinary text."""
+        ...
 
 
 class InfillTokens(Protocol):
@@ -68,6 +89,7 @@ class PromptEncoder:
     limits: Limits
     tokenizer: Tokenizer
     vocabulary: Vocabulary | None
+    parse_special: ParseSpecial = attrs.field(kw_only=True, default=ParseSpecial.PROMPTS)
 
     def native(self, request: GenerateRequest) -> EncodedPrompt:
         """Rules 12 and 13. Truncation keeps the end of the prompt, as TGI's does."""
@@ -80,12 +102,31 @@ class PromptEncoder:
                 f"{self.limits.max_input_tokens}. Given: {truncate}",
                 field="parameters.truncate",
             )
-        prompt = self._encoded(request.inputs, add_special=True, field="inputs")
+        text = self.prompt_text(request.inputs)
+        prompt = self._encoded(text, add_special=True, field="inputs")
         return prompt if truncate is None else attrs.evolve(prompt, ids=prompt.ids[-truncate:])
 
-    def conversation(self, text: str) -> EncodedPrompt:
+    def conversation(self, text: PromptText) -> EncodedPrompt:
         """A rendered template, which writes the special tokens itself."""
         return self._encoded(text, add_special=False, field="messages")
+
+    def conversation_text(self, conversation: Conversation, render: Render) -> PromptText:
+        """What the template makes of the conversation. Raises TemplateError too."""
+        if self.parse_special is ParseSpecial.ALL:
+            text = PromptText(render(conversation))
+        else:
+            text = rendered(conversation, render, self.tokenizer.spellings)
+        try:
+            text.text.encode()
+        except UnicodeEncodeError as error:
+            raise TemplateError(f"the rendered text is not valid Unicode: {error.reason}") from None
+        return text
+
+    def prompt_text(self, text: str) -> PromptText:
+        """A prompt that the client wrote as a whole."""
+        if self.parse_special is ParseSpecial.NONE:
+            return PromptText(text, self.tokenizer.spellings.find(text))
+        return PromptText(text)
 
     def check_completion(self, request: CompletionRequest) -> None:
         """Whether there may be a suffix and so many prompts. Looks at no prompt itself. Raises
@@ -125,7 +166,7 @@ class PromptEncoder:
         if isinstance(prompt, str):
             if suffix is not None:
                 return self._around_gap(prompt, suffix, field=field)
-            return self._encoded(prompt, add_special=True, field=field)
+            return self._encoded(self.prompt_text(prompt), add_special=True, field=field)
         if suffix is not None:
             reject("`suffix` needs a `prompt` that is text, not token ids", field="suffix")
         return EncodedPrompt(None, prompt, field)
@@ -136,9 +177,9 @@ class PromptEncoder:
         ids = [
             *self._special_in_front(),
             infill.pre,
-            *self.tokenizer.encode(prefix, add_special=False),
+            *self._ids(self.prompt_text(prefix), add_special=False),
             infill.suf,
-            *self.tokenizer.encode(suffix, add_special=False),
+            *self._ids(self.prompt_text(suffix), add_special=False),
             infill.mid,
         ]
         return EncodedPrompt(prefix, ids, field)
@@ -156,11 +197,14 @@ class PromptEncoder:
     def _infill(self) -> InfillTokens | None:
         return None if self.vocabulary is None else self.vocabulary.infill
 
-    def _encoded(self, text: str, *, add_special: bool, field: str) -> EncodedPrompt:
-        ids = self.tokenizer.encode(text, add_special=add_special)
+    def _encoded(self, text: PromptText, *, add_special: bool, field: str) -> EncodedPrompt:
+        ids = self._ids(text, add_special=add_special)
         if not ids:
             reject("the prompt has no tokens", field=field)
-        return EncodedPrompt(text, ids, field)
+        return EncodedPrompt(text.text, ids, field)
+
+    def _ids(self, text: PromptText, *, add_special: bool) -> Sequence[TokenId]:
+        return self.tokenizer.encode(text.text, add_special=add_special, literals=text.literals)
 
 
 def _n_prompts(prompt: Prompt) -> int:

@@ -20,12 +20,13 @@ from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 from .adapters import ChosenAdapter, chosen_adapter
 from .call_ids import needs_short_ids, with_short_ids
 from .chat import chat_prompt
+from .client_text import Conversation, PromptText
 from .constraints import Constraints
 from .grammars import native_grammar, openai_grammar
 from .native import check_before_permit, check_parameters, n_branches, native_sampling
 from .openai import OpenAiAnswer, check_branches, check_openai
 from .prepared import PreparedGeneration
-from .prompts import EncodedPrompt, PromptEncoder, Tokenizer, Vocabulary
+from .prompts import EncodedPrompt, ParseSpecial, PromptEncoder, Tokenizer, Vocabulary
 from .rules import Limits, RequestedSampling, token_budget
 from .tool_prompt import tool_prompt
 from .tools import ToolUse, tool_use
@@ -66,12 +67,15 @@ class Validator:
     constraints: Constraints = attrs.field(kw_only=True, factory=Constraints)
     adapters: Callable[[], Mapping[str, AdapterId]] = attrs.field(kw_only=True, default=dict)
     """The LoRA adapters that there are, by name. Any thread may call it."""
+    parse_special_tokens: ParseSpecial = attrs.field(kw_only=True, default=ParseSpecial.PROMPTS)
     draw_seed: Callable[[], int] = attrs.field(kw_only=True, default=_draw_seed)
     _prompts: PromptEncoder = attrs.field(init=False)
 
     @_prompts.default
     def _make_encoder(self) -> PromptEncoder:
-        return PromptEncoder(self.limits, self.tokenizer, self.vocabulary)
+        return PromptEncoder(
+            self.limits, self.tokenizer, self.vocabulary, parse_special=self.parse_special_tokens
+        )
 
     def precheck(
         self, request: GenerateRequest | ChatRequest | CompletionRequest, *, streaming: bool
@@ -151,10 +155,14 @@ class Validator:
         turn = self.constraints.turn(prepared, request, use, content)
         return self._branches(turn, answer.sampling)
 
-    def chat_text(self, request: ChatRequest) -> str:
+    def chat_text(self, request: ChatRequest) -> PromptText:
         """The prompt that ``chat`` would make, for ``/chat_tokenize``, which judges nothing else.
         Raises ValidationError, ToolError and TemplateError."""
         return self._render(request, self._tool_use(request))
+
+    def prompt_text(self, text: str) -> PromptText:
+        """``inputs`` as ``generate`` encodes it, for ``/tokenize``."""
+        return self._prompts.prompt_text(text)
 
     def completion(self, request: CompletionRequest) -> tuple[PreparedGeneration, ...]:
         """The generations of each prompt next to each other, prompts in the client's order. Raises
@@ -255,22 +263,27 @@ class Validator:
         self.constraints.check_tools(use)
         return use
 
-    def _render(self, request: ChatRequest, use: ToolUse) -> str:
+    def _render(self, request: ChatRequest, use: ToolUse) -> PromptText:
         prompt = chat_prompt(request)
         if self.chat_templates is None:
             raise TemplateError("template not found")
-        text = self.chat_templates.render(
-            self._for_format(request, use, prompt.messages),
+        conversation = Conversation(
+            messages=self._for_format(request, use, prompt.messages),
             tools=use.declared or None,
-            add_generation_prompt=prompt.add_generation_prompt,
-            continue_final_message=prompt.continue_final_message,
-            **prompt.variables,
+            variables=prompt.variables,
         )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TemplateError(f"the rendered text is not valid Unicode: {error.reason}") from None
-        return text
+        templates = self.chat_templates
+
+        def render(one: Conversation) -> str:
+            return templates.render(
+                one.messages,
+                tools=one.tools,
+                add_generation_prompt=prompt.add_generation_prompt,
+                continue_final_message=prompt.continue_final_message,
+                **one.variables,
+            )
+
+        return self._prompts.conversation_text(conversation, render)
 
     def _for_format(
         self, request: ChatRequest, use: ToolUse, messages: Sequence[Mapping[str, object]]

@@ -1,0 +1,84 @@
+"""The GGUF's vocabulary by llama.cpp and the same one as a ``tokenizer.json`` by ``tokenizers``."""
+
+import unicodedata
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tgi_llama.llama.vocab import Vocab
+from tgi_llama.text.detokenizer import Detokenizer
+from tgi_llama.text.hub_tokenizer import HubTokenizer
+from tgi_llama.text.tokenizer_choice import first_difference
+
+from .test_vocab import NAMES, vectors
+
+OpenVocab = Callable[[str], Vocab]
+OpenHub = Callable[[str], HubTokenizer]
+
+SPM = ("llama-spm", "phi-3")
+LATIN = [chr(one) for one in range(0x20, 0x100)]
+HARD = ["\u0301", "\u00e9", "e\u0301", "\u200d", "\ufe0f", "\U0001f999", "\u4e2d", "\u0928\u092e"]
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+# Without control tokens
+
+
+def test_tokenizer_json_gives_the_ids_of_the_test_vectors(name: str, open_hub: OpenHub) -> None:
+    hub = open_hub(name)
+    for text, ids in vectors(name):
+        assert hub.encode(text, add_special=False) == ids, text
+
+
+def test_what_the_library_decodes_is_the_text_and_what_the_server_decodes(
+    name: str, open_hub: OpenHub, open_vocab: OpenVocab
+) -> None:
+    native, vocab = open_hub(name)._tokenizer, open_vocab(name)
+    for text, ids in vectors(name):
+        assert native.decode(ids, skip_special_tokens=False) == text
+        detokenizer = Detokenizer(vocab)
+        ours = "".join(map(detokenizer.step, ids))  # type: ignore[arg-type]  # ids of a file
+        # SentencePiece puts a space before a text; the server leaves it to its first word.
+        assert ours in ((text, " " + text) if name in SPM else (text,))
+
+
+def test_offsets_of_both_are_the_same(name: str, open_hub: OpenHub, open_vocab: OpenVocab) -> None:
+    """But for the space that SentencePiece puts before a text: the library has it at the first
+    character, the server nowhere."""
+    hub, vocab = open_hub(name), open_vocab(name)
+    for text, _ in vectors(name):
+        ours = hub.encode_with_offsets(text, add_special=True)
+        models = vocab.encode_with_offsets(text, add_special=True)
+        n_in_front = len(hub.added.before)
+        if name in SPM and models[n_in_front:] and models[n_in_front].stop == 0:
+            del ours[n_in_front], models[n_in_front]
+        assert ours == models, text
+
+
+def test_check_at_start_passes(name: str, open_hub: OpenHub, open_vocab: OpenVocab) -> None:
+    assert first_difference(open_hub(name), open_vocab(name)) is None
+    for text in ("Hello", ""):
+        ids = open_hub(name).encode(text, add_special=True)
+        assert ids == open_vocab(name).encode(text, add_special=True)
+
+
+@settings(max_examples=200, deadline=None)  # the first ones load
+@given(parts=st.lists(st.sampled_from([*"abAB 019.,'\n\t<|>[]/_", *LATIN, *HARD])))
+def test_random_texts_have_the_same_ids(
+    parts: list[str], open_hub: OpenHub, open_vocab: OpenVocab
+) -> None:
+    for name in NAMES:
+        text = composed(name, "".join(parts))
+        ours = open_hub(name).encode(text, add_special=True)
+        assert ours == open_vocab(name).encode(text, add_special=True), name
+
+
+def composed(name: str, text: str) -> str:
+    """llama.cpp does not compose characters, and Qwen's tokenizer.json does."""
+    return unicodedata.normalize("NFC", text) if name == "qwen2" else text
