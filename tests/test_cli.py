@@ -71,7 +71,12 @@ def test_parse_nothing_given_is_the_default_configuration() -> None:
     [
         ("--model-id org/name", "model_id", "org/name"),
         ("--n-threads 3", "n_threads", 3),
-        ("--n-gpu-layers -1", "n_gpu_layers", -1),
+        ("--n-gpu-layers -1", "n_gpu_layers", "all"),
+        ("--n-gpu-layers ALL", "n_gpu_layers", "all"),
+        ("--n-gpu-layers auto", "n_gpu_layers", "auto"),
+        ("--n-gpu-layers 007", "n_gpu_layers", "7"),
+        ("--tensor-split 3,1.5/0", "tensor_split", "3,1.5/0"),
+        ("--gpu-memory-margin 1.5G", "gpu_memory_margin", 3 * 2**29),
         ("--split-mode row", "split_mode", "row"),
         ("--split-mode 1", "split_mode", "1"),
         ("--numa distribute", "numa", "distribute"),

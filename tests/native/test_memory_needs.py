@@ -12,7 +12,8 @@ from tgi_llama.engine.kv_cache import KvPlan, plan_kv
 from tgi_llama.errors import StartError
 from tgi_llama.llama.backend import NativeLog
 from tgi_llama.llama.memory_log import read_figures
-from tgi_llama.llama.memory_needs import check_memory, measure_needs
+from tgi_llama.llama.memory_needs import measure_needs
+from tgi_llama.llama.start_plan import plan_start
 
 
 def _config(**options: object) -> Config:
@@ -96,7 +97,7 @@ def test_cells_whose_tables_alone_do_not_fit_are_refused_unmeasured(
     plan = KvPlan(unified=True, n_sequences=1, n_slots=1, n_cells=2**60, cells_per_slot=2**60)
 
     with pytest.raises(StartError, match=r"not enough memory for .* Lower --max-batch-size"):
-        check_memory(gguf, _config(), plan, native_log)
+        plan_start(gguf, _config(), plan, native_log)
 
 
 @pytest.mark.parametrize("content", [None, b"GGUF" + bytes(100)], ids=["model", "damaged"])
@@ -110,7 +111,7 @@ def test_host_cache_limit_is_what_was_asked_for_or_a_share(
 
     def limit(**options: object) -> int:
         config = _config(**options)
-        return check_memory(file, config, _plan(config), native_log)
+        return plan_start(file, config, _plan(config), native_log).cache_ram_bytes
 
     assert limit(cache_ram=12345) == 12345
     assert limit(cache_ram=12345, prefix_cache=False) == limit(prefix_cache=False) == 0

@@ -3,7 +3,8 @@
 import ctypes
 import logging
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,8 @@ import llama_cpp.llama_cpp as native
 from tgi_llama.config import Config
 from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.memory_log import is_host, read_figures
+from tgi_llama.llama.offload import Offload, asked_offload
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +42,22 @@ class Model:
     it. Metadata and vocabulary are immutable.
     """
 
-    def __init__(self, path: Path, config: Config, log: NativeLog, progress: Progress) -> None:
-        """Loads the file.
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        log: NativeLog,
+        progress: Progress,
+        *,
+        offload: Offload | None = None,
+    ) -> None:
+        """Loads the file, with the layers of ``offload`` on GPUs; None: as the options say, where
+        ``auto`` is no layer.
 
         Raises ConfigError with llama.cpp's own words when the file is damaged or not supported,
         StartError when there is not enough memory for it.
         """
-        params = model_params(config)
+        params = model_params(config, asked_offload(config) if offload is None else offload)
         callback = native.llama_progress_callback(lambda fraction, _data: progress(fraction))
         params.progress_callback = callback
         with log.captured() as lines:
@@ -66,8 +78,11 @@ class Model:
         """As llama.cpp's log names it, for example ``mmap+mlock``."""
         self.locked = "mlock" in self.load_mode and not any("failed to mlock" in s for s in lines)
         """The system may refuse to lock so much memory (``ulimit -l``); llama.cpp then goes on."""
-        self.layers_offloaded = _value(lines, "load_tensors: offloaded ", " layers") or "0"
-        """``<offloaded>/<layers>``, ``0`` in a build without GPU support."""
+        layers = read_figures(lines).layers
+        self.n_layers = len(layers)
+        """The output counts as one."""
+        self.gpu_layers = Counter(name for name in layers if not is_host(name))
+        """By GPU, as llama.cpp placed them: more than the options asked for there are not."""
 
     def __enter__(self) -> Self:
         return self
@@ -146,17 +161,29 @@ def check_generates(*, has_encoder: bool, has_vocabulary: bool) -> None:
         raise ConfigError("the file has no vocabulary")
 
 
-def model_params(config: Config) -> native.llama_model_params:
-    """llama.cpp's model parameters for our options."""
+def model_params(config: Config, offload: Offload) -> native.llama_model_params:
+    """llama.cpp's model parameters for our options. The value owns the array of proportions that it
+    points to, and llama.cpp takes a copy of that when it loads."""
     params: native.llama_model_params = native.llama_model_default_params()
     params.load_mode = _LOAD_MODES[config.use_mmap, config.use_mlock]
-    params.n_gpu_layers = config.n_gpu_layers
+    params.n_gpu_layers = offload.n_asked
+    if offload.split:
+        params.tensor_split = _proportions(offload.split)
     if config.split_mode in _SPLIT_MODES:
         params.split_mode = _SPLIT_MODES[config.split_mode]
     else:  # a GPU's number: no split
         params.split_mode = native.LLAMA_SPLIT_MODE_NONE
         params.main_gpu = int(config.split_mode)
     return params
+
+
+def _proportions(split: Sequence[float]) -> "ctypes.Array[ctypes.c_float]":
+    """llama.cpp reads as many as it can have devices. Raises ConfigError for more of them."""
+    n_most = native.llama_max_devices()
+    if len(split) > n_most:
+        raise ConfigError(f"--tensor-split: at most {n_most} proportions, got {len(split)}")
+    array: ctypes.Array[ctypes.c_float] = (ctypes.c_float * n_most)(*split)
+    return array
 
 
 def _reason(lines: list[str]) -> str:
