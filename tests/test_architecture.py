@@ -45,7 +45,8 @@ ALLOWED = {
     | {"server", "text", "turns", "validation"},
     "lifecycle": {"config", "errors", "models", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
-    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "options"},
+    "inspection": {"config", "engine.kv_cache", "errors", "llama", "text", "turns"},
+    "cli": {"bench", "config", "cpus", "errors", "inspection", "lifecycle", "logs", "options"},
     "asgi": {"cli", "errors", "models", "service"},
     "__main__": {"cli"},
     "builtin": set(),
@@ -71,6 +72,7 @@ HOMES = {
         "turns",
         "validation",  # tools as a text in a prompt
         "builtin",
+        "inspection",  # its report for scripts
     },  # text: a model's config files; logs: JSON lines
     "h11": {"server", "bench"},
     "rich": {"bench"},
@@ -89,7 +91,7 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"bench", "cli"},
+    "click": {"bench", "cli", "inspection"},
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},

@@ -21,7 +21,7 @@ from click.types import OptionHelpExtra
 
 from tgi_llama.config import Config, options
 from tgi_llama.cpus import n_available_cpus
-from tgi_llama.errors import ConfigError, TgiLlamaError
+from tgi_llama.errors import ConfigError, StartError, TgiLlamaError
 from tgi_llama.logs import set_up_logs
 from tgi_llama.options.option import Group, Option
 
@@ -103,12 +103,29 @@ def _bench(arguments: Sequence[str], program: str) -> int:
     return command.run(arguments, program=program)
 
 
-_COMMANDS = {"bench": _SubCommand("URL", "Measure a server.", _bench)}
+def _inspect(arguments: Sequence[str], program: str) -> int:
+    from tgi_llama.inspection import command  # it loads the native library
+
+    relevant = [option for option in options() if option.name in command.RELEVANT]
+    return command.run(
+        arguments,
+        program=program,
+        options=[_ConfigOption(option) for option in relevant],
+        configure=_config_of,
+    )
+
+
+_COMMANDS = {
+    "bench": _SubCommand("URL", "Measure a server.", _bench),
+    "inspect": _SubCommand("FILE", "Show what a GGUF file is and takes.", _inspect),
+}
 
 
 def _serve(config: Config) -> None:
-    from tgi_llama import lifecycle  # not at the top: it loads the native library
-
+    try:
+        from tgi_llama import lifecycle  # not at the top: it loads the native library
+    except RuntimeError as error:  # llama-cpp-python's, for example without a GPU's driver
+        raise StartError(f"llama.cpp does not load: {error}") from error
     lifecycle.run(config)
 
 
@@ -132,11 +149,12 @@ def _report(group: BaseExceptionGroup[BaseException], *, status: int) -> int:
 def _config_of(context: click.Context) -> Config:
     """Hands over what was given and nothing else: the defaults are ``Config``'s."""
     given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    names = {option.name for option in options()}
     return Config(
         **{
             name: value
             for name, value in context.params.items()
-            if context.get_parameter_source(name) in given
+            if name in names and context.get_parameter_source(name) in given
         }
     )
 

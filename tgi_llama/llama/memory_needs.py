@@ -23,7 +23,7 @@ from tgi_llama.llama.context_params import context_params
 from tgi_llama.llama.devices import Device
 from tgi_llama.llama.gpu_needs import GpuNeeds
 from tgi_llama.llama.memory_log import MemoryFigures, read_figures
-from tgi_llama.llama.model import check_generates, model_params
+from tgi_llama.llama.model import check_generates, failure_reason, model_params
 from tgi_llama.llama.offload import Offload, asked_offload
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ takes them for real also when it only measures. (67 million cells: 3.3 GiB.)"""
 
 
 ShareOut = Callable[[MemoryFigures], tuple[GpuNeeds, ...]]
+Look = Callable[[native.llama_model_p], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -138,12 +139,13 @@ def measure_needs(
     *,
     offload: Offload | None = None,
     share: ShareOut = lambda _: (),
-) -> MemoryNeeds | None:
-    """Asks llama.cpp, with the layers of ``offload`` on GPUs (None: as ``Model``); ``share`` makes
-    the needs on each GPU of the figures.
+    look: Look = lambda _: None,
+) -> MemoryNeeds:
+    """Asks llama.cpp, with the layers of ``offload`` on GPUs (None: as ``Model``). ``share`` makes
+    the needs on each GPU of the figures; ``look`` is shown the model, which has no weights.
 
-    None where the file or the options are wrong in some other way, which loading the model will
-    tell. Changes nothing that stays.
+    Raises ConfigError where the file or the options are wrong in some other way. Changes nothing
+    that stays.
     """
     params = model_params(config, asked_offload(config) if offload is None else offload)
     params.no_alloc = True
@@ -151,18 +153,17 @@ def measure_needs(
     with log.captured() as lines, log.quiet():
         model = native.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
-            return None
+            raise ConfigError(failure_reason(lines))
         try:
+            look(model)
             return _measure(model, config, plan, lines, share)
-        except ConfigError:
-            return None
         finally:
             native.llama_model_free(model)
 
 
 def _measure(
     model: native.llama_model_p, config: Config, plan: KvPlan, lines: list[str], share: ShareOut
-) -> MemoryNeeds | None:
+) -> MemoryNeeds:
     vocab = native.llama_model_get_vocab(model)
     check_generates(
         has_encoder=native.llama_model_has_encoder(model),
@@ -173,7 +174,7 @@ def _measure(
     params = context_params(config, plan, n_vocab=n_vocab)
     context = native.llama_init_from_model(model, params)
     if not context:
-        return None
+        raise ConfigError(failure_reason(lines))
     native.llama_free(context)
     figures = read_figures(lines)
     return MemoryNeeds(

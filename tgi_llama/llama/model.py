@@ -142,7 +142,7 @@ class Model:
 
 def load_error(path: Path, lines: list[str]) -> ConfigError | StartError:
     """What to raise for a failed load, from its log."""
-    reason = _reason(lines)
+    reason = failure_reason(lines)
     if any("unable to allocate" in line for line in lines):
         return StartError(
             f"not enough memory for the model {path}: {reason}. Lower --n-gpu-layers where it is a"
@@ -186,12 +186,12 @@ def _proportions(split: Sequence[float]) -> "ctypes.Array[ctypes.c_float]":
     return array
 
 
-def _reason(lines: list[str]) -> str:
-    """llama.cpp's last words on a failed load, without the name of the C++ function."""
+def failure_reason(lines: Sequence[str]) -> str:
+    """llama.cpp's last words on a failed load or context, without the name of the C++ function."""
     errors = [line for line in lines if "error" in line.lower() or "failed" in line.lower()]
     if not errors:
         return "llama.cpp could not load the model"
-    return errors[0].split(": ", 1)[-1].strip()
+    return errors[0].split(": ", 1)[-1].strip().removeprefix("error loading model: ")
 
 
 def _value(lines: list[str], after: str, before: str) -> str | None:

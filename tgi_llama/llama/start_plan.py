@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
+import llama_cpp.llama_cpp as native
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan
@@ -23,6 +24,7 @@ from tgi_llama.llama.memory_needs import (
     measure_needs,
     measure_room,
 )
+from tgi_llama.llama.model_facts import ModelFacts, read_model_facts
 from tgi_llama.llama.offload import Offload, asked_offload, fit
 
 
@@ -45,6 +47,7 @@ def plan_start(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> Star
     meter = Meter(path, config, plan, log, gpus_in_use(config, gpus))
     offload = meter.choose()
     needs = meter.needs(offload)
+    # Without figures the load fails too, and says why.
     room = measure_room(meter.gpus)
     if needs is None:
         asked = asked_cache(config)
@@ -64,6 +67,12 @@ class Meter:
     _plan: KvPlan
     _log: NativeLog
     gpus: tuple[Device, ...]
+    model: ModelFacts | None = attrs.field(default=None, init=False)
+    """After the first measurement of a model that llama.cpp can make."""
+    problem: str | None = attrs.field(default=None, init=False)
+    """Why the last measurement failed."""
+    _with_facts: bool = attrs.field(default=False, kw_only=True)
+    """Whether to read ``model``, which takes a while for a large vocabulary."""
     _weights: LayerWeights | None = attrs.field(default=None, init=False)
     """None where there is no GPU, or the file cannot be read, which its load will tell."""
     _known: dict[Offload, MemoryNeeds | None] = attrs.field(factory=dict, init=False)
@@ -84,14 +93,26 @@ class Meter:
         return fit(self.needs, self.gpus, self._weights, margin=margin, split=self._split())
 
     def needs(self, offload: Offload) -> MemoryNeeds | None:
-        """As ``measure_needs``."""
+        """What it would take; None where it cannot be loaded, for the reason in ``problem``."""
         if offload not in self._known:
-            self._known[offload] = measure_needs(
+            self._known[offload] = self._measure(offload)
+        return self._known[offload]
+
+    def _measure(self, offload: Offload) -> MemoryNeeds | None:
+        try:
+            return measure_needs(
                 *(self._path, self._config, self._plan, self._log),
                 offload=offload,
                 share=self._share,
+                look=self._look,
             )
-        return self._known[offload]
+        except ConfigError as error:
+            self.problem = str(error)
+            return None
+
+    def _look(self, model: native.llama_model_p) -> None:
+        if self._with_facts and self.model is None:
+            self.model = read_model_facts(model)
 
     def _share(self, figures: MemoryFigures) -> tuple[GpuNeeds, ...]:
         if self._weights is None:
