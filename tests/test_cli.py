@@ -408,6 +408,28 @@ def test_env_names_the_machine_and_no_secret(
 # As a process
 
 
+@pytest.mark.parametrize(
+    ("library", "hint"),
+    [
+        ("libcuda.so.1", " (a build for GPUs needs their driver; in a container: --gpus all)"),
+        ("libgomp.so.1", ""),
+    ],
+)
+@pytest.mark.parametrize("arguments", [[], ["inspect", __file__]], ids=["serve", "inspect"])
+def test_native_library_that_does_not_load_is_one_line(
+    tmp_path: Path, arguments: list[str], library: str, hint: str
+) -> None:
+    reason = f"Failed to load shared library 'libllama.so': {library}: cannot open"
+    package = tmp_path / "llama_cpp"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"raise RuntimeError({reason!r})")
+
+    result = _python("-m", "tgi_llama", *arguments, environment={"PYTHONPATH": str(tmp_path)})
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"tgi-llama: error: llama.cpp does not load: {reason}{hint}\n"
+
+
 def test_help_imports_nothing_that_serves() -> None:
     """This is what keeps ``--help`` under a second."""
     heavy = "{'llama_cpp', 'quart', 'hypercorn', 'trio', 'numpy', 'tokenizers', 'cattrs', 'jinja2'}"

@@ -4,13 +4,14 @@ The options are made from the descriptions in ``config``. This module must stay 
 whatever serves is imported only when there is something to serve.
 """
 
+import contextlib
 import importlib.metadata
 import logging
 import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def config_from_environment() -> Config:
         raise ConfigError(error.format_message()) from error
 
 
+@contextlib.contextmanager
+def _native_library() -> Iterator[None]:
+    """Around the import of what loads it: raises StartError where it does not load."""
+    try:
+        yield
+    except RuntimeError as error:  # llama-cpp-python's
+        hint = ""
+        if re.search(r"libcuda|libamdhip|libvulkan", str(error)):
+            hint = " (a build for GPUs needs their driver; in a container: --gpus all)"
+        raise StartError(f"llama.cpp does not load: {error}{hint}") from error
+
+
 @attrs.frozen
 class _SubCommand:
     """What the first argument can be, instead of options of the server."""
@@ -104,7 +117,8 @@ def _bench(arguments: Sequence[str], program: str) -> int:
 
 
 def _inspect(arguments: Sequence[str], program: str) -> int:
-    from tgi_llama.inspection import command  # it loads the native library
+    with _native_library():
+        from tgi_llama.inspection import command
 
     relevant = [option for option in options() if option.name in command.RELEVANT]
     return command.run(
@@ -122,10 +136,8 @@ _COMMANDS = {
 
 
 def _serve(config: Config) -> None:
-    try:
+    with _native_library():
         from tgi_llama import lifecycle  # not at the top: it loads the native library
-    except RuntimeError as error:  # llama-cpp-python's, for example without a GPU's driver
-        raise StartError(f"llama.cpp does not load: {error}") from error
     lifecycle.run(config)
 
 

@@ -233,10 +233,33 @@ def test_start_says_what_each_card_gets(
     with caplog.at_level(logging.INFO), _loaded(gguf, native_log, _cards(100, 50), **options):
         pass
 
+    assert "7 of 7 layers are on GPUs: Fake0 3, Fake1 4" in caplog.messages
     line = next(text for text in caplog.messages if text.startswith("memory needed"))
     assert "; about this of it on GPUs: Fake0 " in line
     assert " (3 layers; 100 MiB free), Fake1 " in line
     assert " (4 layers; 50 MiB free); " in line
+
+
+def test_layers_that_llama_cpp_leaves_on_the_host_are_told(
+    gguf: Path, native_log: NativeLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it does without a word where it finds no device."""
+    with Model(gguf, _config(), native_log, lambda _fraction: True, offload=Offload(3)):
+        pass
+
+    assert "llama.cpp has put 0 layers on GPUs, where 3 were asked for" in caplog.messages
+
+
+def test_layers_without_a_gpu_are_not_asked_of_llama_cpp(
+    gguf: Path, native_log: NativeLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = _config(n_gpu_layers="3")
+
+    assert plan_start(gguf, config, _plan(config), native_log).offload == Offload(0)
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [
+        "--n-gpu-layers 3 has no effect: this llama.cpp was built without GPU support (docs/gpu.md)"
+    ]
 
 
 def test_card_that_is_too_small_ends_the_start_in_one_line(

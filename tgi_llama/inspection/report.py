@@ -101,11 +101,10 @@ def _serving_rows(serving: ServingFacts) -> Iterator[tuple[str, str]]:
 
 
 def _gpu(gpu: GpuNeeds, n_free: int) -> str:
-    return (
-        f"{size_text(gpu.total)} of {size_text(n_free)} free: {gpu.n_layers} layers"
-        f" {size_text(gpu.weights)}, KV memory {size_text(gpu.cells)}, states"
-        f" {size_text(gpu.states)}, compute {size_text(gpu.compute)}"
-    )
+    parts = {"KV memory": gpu.cells, "states": gpu.states, "compute": gpu.compute}
+    told = [f"{name} {size_text(n_bytes)}" for name, n_bytes in parts.items() if n_bytes]
+    layers = f"{gpu.n_layers} layers {size_text(gpu.weights)}"
+    return f"{size_text(gpu.total)} of {size_text(n_free)} free: {', '.join([layers, *told])}"
 
 
 def _count(number: int) -> str:

@@ -57,7 +57,8 @@ class Model:
         Raises ConfigError with llama.cpp's own words when the file is damaged or not supported,
         StartError when there is not enough memory for it.
         """
-        params = model_params(config, asked_offload(config) if offload is None else offload)
+        offload = asked_offload(config) if offload is None else offload
+        params = model_params(config, offload)
         callback = native.llama_progress_callback(lambda fraction, _data: progress(fraction))
         params.progress_callback = callback
         with log.captured() as lines:
@@ -82,7 +83,8 @@ class Model:
         self.n_layers = len(layers)
         """The output counts as one."""
         self.gpu_layers = Counter(name for name in layers if not is_host(name))
-        """By GPU, as llama.cpp placed them: more than the options asked for there are not."""
+        """By GPU, as llama.cpp placed them."""
+        _tell_placement(self.gpu_layers, n_layers=self.n_layers, n_asked=offload.n_asked)
 
     def __enter__(self) -> Self:
         return self
@@ -175,6 +177,17 @@ def model_params(config: Config, offload: Offload) -> native.llama_model_params:
         params.split_mode = native.LLAMA_SPLIT_MODE_NONE
         params.main_gpu = int(config.split_mode)
     return params
+
+
+def _tell_placement(gpu_layers: "Counter[str]", *, n_layers: int, n_asked: int) -> None:
+    n_placed, n_wanted = gpu_layers.total(), min(n_asked, n_layers)
+    if n_placed:
+        shares = ", ".join(f"{name} {count}" for name, count in gpu_layers.items())
+        _log.info("%d of %d layers are on GPUs: %s", n_placed, n_layers, shares)
+    if n_placed < n_wanted:
+        _log.warning(
+            "llama.cpp has put %d layers on GPUs, where %d were asked for", n_placed, n_wanted
+        )
 
 
 def _proportions(split: Sequence[float]) -> "ctypes.Array[ctypes.c_float]":

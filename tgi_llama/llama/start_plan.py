@@ -85,7 +85,9 @@ class Meter:
                 self._weights = None
 
     def choose(self) -> Offload:
-        """What the options ask for; ``auto`` is measured."""
+        """What the options ask for; ``auto`` is measured. Nothing where there are no GPUs."""
+        if not self.gpus:
+            return Offload(0)
         if self._config.n_gpu_layers != "auto" or self._weights is None:
             return asked_offload(self._config)
         margin = self._config.gpu_memory_margin
