@@ -50,9 +50,9 @@ def _cards(*mib: float) -> list[FakeGpu]:
     return [FakeGpu(f"Fake{number}", int(size * _MIB)) for number, size in enumerate(mib)]
 
 
-def _decode(loaded: Loaded, tokens: Sequence[int]) -> Logits:
-    """A prompt in the first slot; the logits after it."""
-    run = Run(SlotId(0), 0, len(tokens), n_outputs=1)
+def _decode(loaded: Loaded, tokens: Sequence[int], *, slot: int = 0, start: int = 0) -> Logits:
+    """The logits after tokens of a slot."""
+    run = Run(SlotId(slot), start, len(tokens), n_outputs=1)
     loaded.runner.decode(Batch(np.array(tokens, np.int32), (run,)))
     return loaded.runner.logits(len(tokens) - 1).copy()
 
@@ -217,6 +217,42 @@ def test_auto_without_room_leaves_all_on_the_host(
     with caplog.at_level(logging.INFO), _loaded(gguf, native_log, cards, n_gpu_layers="auto") as it:
         assert it.runner.description.n_gpu_layers == 0
     assert "--n-gpu-layers auto: 0 of 7 layers fit on Fake0 (Fake0 of the tests)" in caplog.text
+
+
+@pytest.mark.parametrize("layout", ["streams", "unified"])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "jamba"])
+def test_states_on_cards_are_saved_and_restored(
+    tmp_path: Path, native_log: NativeLog, name: str, layout: str
+) -> None:
+    path = write_tiny_model(name, tmp_path)
+    prompt, token = list(range(5, 60)), 7
+    options = {"n_gpu_layers": "all", "kv_layout": layout}
+    with _loaded(path, native_log, _cards(100, 50), **options) as loaded:
+        runner = loaded.runner
+        _decode(loaded, prompt)
+        state = runner.save(SlotId(0))
+        expected = _decode(loaded, [token], start=len(prompt))
+        assert state is not None
+        runner.clear(SlotId(0))
+        assert runner.restore(SlotId(1), state)
+        found = _decode(loaded, [token], slot=1, start=len(prompt))
+    assert np.allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["streams", "unified"])
+def test_cells_on_cards_are_cut_and_copied(gguf: Path, native_log: NativeLog, layout: str) -> None:
+    options = {"n_gpu_layers": "5", "kv_layout": layout}
+    with _loaded(gguf, native_log, _cards(100, 50), **options) as loaded:
+        expected = _decode(loaded, range(5, 40))
+        loaded.runner.clear(SlotId(0))
+        _decode(loaded, [*range(5, 30), 99, 98])
+        assert loaded.runner.truncate(SlotId(0), 25)
+        target = SlotId(0)
+        if layout == "unified":  # the streams layout does not copy
+            target = SlotId(1)
+            assert loaded.runner.copy(SlotId(0), target, 25)
+        found = _decode(loaded, range(30, 40), slot=target, start=25)
+    assert np.allclose(found, expected, atol=1e-2)
 
 
 def test_integrated_card_is_used(gguf: Path, native_log: NativeLog) -> None:
