@@ -177,6 +177,19 @@ def test_announcement_warns_of_a_full_gpu(caplog: pytest.LogCaptureFixture) -> N
     ]
 
 
+def test_announcement_does_not_warn_of_a_gpu_that_does_not_tell_its_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    needs = _on_gpus(_gpu(0, weights=500, n_layers=3))
+
+    announce_needs(needs, _room(5000), _PLAN)
+
+    assert "CUDA0 500 MiB (3 layers; nobody knows what is free)" in describe_needs(
+        needs, _room(5000), _PLAN
+    )
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("at_most", [_CONTEXT, _CONTEXT + 1])
 def test_announcement_of_what_may_fit_by_swapping_is_no_error(at_most: int) -> None:
     announce_needs(_NEEDS, _room(10, at_most=at_most), _PLAN)

@@ -71,6 +71,13 @@ def test_several_gpus_that_have_room_are_left_to_llama_cpp() -> None:
     assert len(model.measured) == 1
 
 
+def test_gpu_that_does_not_tell_its_memory_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    gpus = [gpu("CUDA0"), gpu("CUDA1", 55)]
+
+    assert fit(FakeModel(gpus, _WEIGHTS), gpus, _WEIGHTS, margin=0) == Offload(3, (0.0, 3.0))
+    assert "CUDA0 does not tell its memory" in caplog.text
+
+
 def test_gpus_without_any_room_are_not_even_measured() -> None:
     gpus = [gpu("CUDA0", 5), gpu("CUDA1", 0)]
     model = FakeModel(gpus, _WEIGHTS)
@@ -114,7 +121,7 @@ def test_file_that_cannot_be_measured_is_left_to_the_load() -> None:
 
 
 def test_result_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    gpus = [gpu("CUDA0", 80 * 2**20), gpu("CUDA1", 0)]
+    gpus = [gpu("CUDA0", 80 * 2**20), gpu("CUDA1", 1)]
     weights = LayerWeights((2**20,) * 99, host=0)
 
     with caplog.at_level(logging.INFO):

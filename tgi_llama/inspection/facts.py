@@ -145,7 +145,7 @@ def _with_model(facts: FileFacts, file: GgufFile, config: Config, log: NativeLog
 
 def verdict(needs: MemoryNeeds, room: Room) -> str:
     """Whether a model with these needs can be served."""
-    full = [gpu.name for gpu in needs.gpus if gpu.total > room.gpus[gpu.name]]
+    full = [gpu.name for gpu in needs.gpus if room.is_short_of(gpu)]
     if needs.host_at_least > room.host_at_most:
         return "does not fit into host memory"
     if full:

@@ -96,15 +96,15 @@ def _serving_rows(serving: ServingFacts) -> Iterator[tuple[str, str]]:
     if needs.gpus:
         yield "GPU layers", f"{serving.n_gpu_layers} of {serving.n_layers}"
     for gpu in needs.gpus:
-        yield gpu.name, _gpu(gpu, room.gpus[gpu.name])
+        yield gpu.name, _gpu(gpu, room.free_text(gpu))
     yield "verdict", serving.verdict
 
 
-def _gpu(gpu: GpuNeeds, n_free: int) -> str:
+def _gpu(gpu: GpuNeeds, free: str) -> str:
     parts = {"KV memory": gpu.cells, "states": gpu.states, "compute": gpu.compute}
     told = [f"{name} {size_text(n_bytes)}" for name, n_bytes in parts.items() if n_bytes]
     layers = f"{gpu.n_layers} layers {size_text(gpu.weights)}"
-    return f"{size_text(gpu.total)} of {size_text(n_free)} free: {', '.join([layers, *told])}"
+    return f"{size_text(gpu.total)} of {free} free: {', '.join([layers, *told])}"
 
 
 def _count(number: int) -> str:
@@ -176,7 +176,7 @@ def _serving_json(serving: ServingFacts) -> dict[str, object]:
                 "kv_bytes": gpu.cells,
                 "state_bytes": gpu.states,
                 "compute_bytes": gpu.compute,
-                "free_bytes": room.gpus[gpu.name],
+                "free_bytes": room.gpus.get(gpu.name),
             }
             for gpu in needs.gpus
         ],

@@ -108,7 +108,16 @@ class Room:
     host_at_most: int
     """... with swapping and without any page cache."""
     gpus: Mapping[str, int] = attrs.field(factory=dict)
-    """Free memory by GPU."""
+    """Free memory by GPU, of those that tell."""
+
+    def is_short_of(self, gpu: GpuNeeds) -> bool:
+        """Whether the GPU has less free than is needed of it, as far as is known."""
+        return gpu.total > self.gpus.get(gpu.name, gpu.total)
+
+    def free_text(self, gpu: GpuNeeds) -> str:
+        """For people: what the GPU has free."""
+        n_free = self.gpus.get(gpu.name)
+        return "nobody knows what is" if n_free is None else size_text(n_free)
 
 
 def asked_cache(config: Config) -> int | None:
@@ -190,11 +199,11 @@ def _measure(
 
 
 def measure_room(gpus: Iterable[Device]) -> Room:
-    """Free memory now, on these GPUs as they told."""
+    """Free memory now, on these GPUs when they were listed."""
     return Room(
         host=available_bytes(),
         host_at_most=most_bytes(),
-        gpus={gpu.name: gpu.free_bytes for gpu in gpus},
+        gpus={gpu.name: gpu.free_bytes for gpu in gpus if gpu.total_bytes},
     )
 
 
@@ -223,11 +232,11 @@ def announce_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> None:
             f"{(room.host - needs.host) // 2**20}MiB",
         )
     for gpu in needs.gpus:
-        if gpu.total > room.gpus[gpu.name]:
+        if room.is_short_of(gpu):
             _log.warning(
                 "GPU memory may run out: about %s are needed on %s and %s are free. Lower"
                 " --n-gpu-layers (auto: as many as fit), %s",
-                *(size_text(gpu.total), gpu.name, size_text(room.gpus[gpu.name]), LOWER_CONTEXT),
+                *(size_text(gpu.total), gpu.name, room.free_text(gpu), LOWER_CONTEXT),
             )
 
 
@@ -236,8 +245,7 @@ def describe_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> str:
     cache = size_text(needs.cache_limit(room))
     text = f"memory needed: {_parts(needs, plan)}, host cache up to {cache}"
     used = ", ".join(
-        f"{gpu.name} {size_text(gpu.total)} ({gpu.n_layers} layers;"
-        f" {size_text(room.gpus[gpu.name])} free)"
+        f"{gpu.name} {size_text(gpu.total)} ({gpu.n_layers} layers; {room.free_text(gpu)} free)"
         for gpu in needs.gpus
         if gpu.total
     )

@@ -70,6 +70,11 @@ def fit(
     With a ``split`` the GPUs share the layers by it. Else llama.cpp's own way is taken where it
     fits, which is by free memory; where it does not, the GPUs are filled one after the other.
     """
+    for each in gpus:
+        if not each.total_bytes:
+            _log.warning(
+                "%s does not tell its memory: --n-gpu-layers auto leaves it out", each.name
+            )
     search = _Search(measure, tuple(gpus), weights, margin, split)
     found = search.run()
     rooms = ", ".join(f"{each.name} ({each.description})" for each in gpus)
