@@ -33,7 +33,7 @@ class _BufferType(Structure):
 class _Buffer(Structure):
     """The beginning of one."""
 
-    _fields_ = [("iface", c_void_p * 11), ("buffer_type", c_void_p)]
+    _fields_ = [("free_buffer", c_void_p), ("iface", c_void_p * 10), ("buffer_type", c_void_p)]
 
 
 class _Backend(Structure):
@@ -130,19 +130,28 @@ class FakeGpu:
     total_bytes: int = 0
     is_integrated: bool = False
     device_id: str | None = None
-    taken_bytes: int = attrs.field(default=0, init=False)
-    """What was taken of it since somebody set this to 0, freed again or not."""
+    _buffers: dict[int, int] = attrs.field(factory=dict, init=False)
+    """Size by address of those that are not freed yet."""
     n_graphs: int = attrs.field(default=0, init=False)
     """That it has computed."""
+
+    @property
+    def taken_bytes(self) -> int:
+        return sum(self._buffers.values())
 
     def allocate(self, n_bytes: int) -> int | None:
         """A buffer, or None where its memory does not suffice."""
         if self.taken_bytes + n_bytes > self.free_bytes:
             return None
-        self.taken_bytes += n_bytes
-        buffer = _ggml.ggml_backend_buft_alloc_buffer(_ggml.ggml_backend_cpu_buffer_type(), n_bytes)
-        assert isinstance(buffer, int)
-        return buffer
+        memory_type = _ggml.ggml_backend_cpu_buffer_type()
+        address = _ggml.ggml_backend_buft_alloc_buffer(memory_type, n_bytes)
+        assert isinstance(address, int)
+        self._buffers[address] = n_bytes
+        return address
+
+    def forget(self, address: int) -> None:
+        """The buffer is freed."""
+        del self._buffers[address]
 
 
 @contextlib.contextmanager
@@ -210,8 +219,18 @@ def _buffer_type(card: FakeGpu, device: int) -> _BufferType:
     def allocate(_: int, n_bytes: int) -> int | None:
         address = card.allocate(n_bytes)
         if address is not None:
-            _Buffer.from_address(address).buffer_type = ctypes.addressof(found)
+            buffer = _Buffer.from_address(address)
+            buffer.buffer_type = ctypes.addressof(found)
+            free_on_host.append(buffer.free_buffer)  # the same for all
+            buffer.free_buffer = free_address
         return address
+
+    def free(address: int) -> None:
+        card.forget(address)
+        ctypes.CFUNCTYPE(None, c_void_p)(free_on_host[0])(address)
+
+    free_on_host: list[int] = []
+    free_address = _function(None, c_void_p)(free)
 
     found.get_name = _function(c_void_p, c_void_p)(lambda _: name)
     found.alloc_buffer = _function(c_void_p, c_void_p, c_size_t)(allocate)

@@ -115,9 +115,17 @@ def test_asked_proportions_are_kept() -> None:
 def test_file_that_cannot_be_measured_is_left_to_the_load() -> None:
     gpus = [gpu("CUDA0", 40)]
 
-    found = fit(FakeModel(gpus, _WEIGHTS, is_broken=True), gpus, _WEIGHTS, margin=0)
+    found = fit(FakeModel(gpus, _WEIGHTS, n_measurable=-1), gpus, _WEIGHTS, margin=0)
 
     assert found == Offload(None)
+
+
+@pytest.mark.parametrize(("n_measurable", "expected"), [(0, 0), (3, 3), (8, 6)])
+def test_layers_that_are_too_many_to_measure_do_not_fit(n_measurable: int, expected: int) -> None:
+    gpus = [gpu("CUDA0", 80)]
+    model = FakeModel(gpus, _WEIGHTS, n_measurable=n_measurable)
+
+    assert fit(model, gpus, _WEIGHTS, margin=0) == Offload(expected)
 
 
 def test_result_is_logged(caplog: pytest.LogCaptureFixture) -> None:

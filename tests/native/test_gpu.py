@@ -65,8 +65,7 @@ def _loaded(
     config = _config(**options)
     with fake_gpus(cards):
         start = plan_start(path, config, _plan(config), log)
-        for card in cards:
-            card.taken_bytes = 0
+        assert [card.taken_bytes for card in cards] == [0] * len(cards), "measuring leaves nothing"
         with (
             Model(path, config, log, lambda _fraction: True, offload=start.offload) as model,
             open_runner(model, config, plan=_plan(config), log=log) as runner,
@@ -183,11 +182,10 @@ def test_needs_on_each_card_are_what_is_then_taken(
     assert needs is not None
 
     with _loaded(path, native_log, cards, **({"n_gpu_layers": "all"} | options)) as loaded:
-        layers = loaded.model.gpu_layers
-    for card, planned in zip(cards, needs.gpus, strict=True):
-        # Where a card has the output, llama.cpp counts a little more for it than it takes.
-        assert planned.n_layers == layers[card.name] > 0
-        assert card.taken_bytes * 0.99 <= planned.total <= card.taken_bytes * 1.1 + _MIB // 2
+        for card, planned in zip(cards, needs.gpus, strict=True):
+            # Where a card has the output, llama.cpp counts a little more for it than it takes.
+            assert planned.n_layers == loaded.model.gpu_layers[card.name] > 0
+            assert card.taken_bytes * 0.99 <= planned.total <= card.taken_bytes * 1.1 + _MIB // 2
 
 
 @pytest.mark.parametrize("mib", [(5.5,), (6.5,), (9,), (3, 5.5), (5.5, 3), (7, 7)], ids=str)
@@ -207,6 +205,26 @@ def test_auto_takes_what_fits(gguf: Path, native_log: NativeLog, mib: tuple[floa
             more = meter.needs(Offload(n_layers + 1))
         assert more is not None
         assert more.gpus[0].total > cards[0].free_bytes
+
+
+def test_auto_counts_states_that_are_too_large_even_to_measure(
+    tmp_path: Path, native_log: NativeLog
+) -> None:
+    """llama.cpp allocates recurrent states also where it only measures."""
+    path = write_tiny_model("mamba", tmp_path)
+    options = {"n_gpu_layers": "auto", "gpu_memory_margin": 0, "max_batch_size": 200}
+    options |= {"max_total_tokens": 300, "max_physical_batch_total_tokens": 32}
+    config = _config(**options)
+    with fake_gpus(_cards(1000)):
+        meter = Meter(path, config, _plan(config), native_log, usable_gpus(devices()))
+        all_layers, two_layers = meter.needs(Offload(None)), meter.needs(Offload(2))
+    assert all_layers is not None
+    assert two_layers is not None
+    card = FakeGpu("Fake0", two_layers.gpus[0].total + _MIB // 10)
+    assert card.free_bytes < all_layers.gpus[0].states
+
+    with _loaded(path, native_log, [card], **options) as loaded:
+        assert loaded.runner.description.n_gpu_layers == 2
 
 
 def test_auto_without_room_leaves_all_on_the_host(

@@ -102,7 +102,9 @@ class _Search:
             return Offload(0)  # llama.cpp cannot share out by free memory where there is none
         whole = Offload(None, self._split)
         needs = self._measure(whole)
-        if needs is None or self._fits(needs):
+        if needs is None:
+            return self._halve() if self._measure(Offload(0)) is not None else whole
+        if self._fits(needs):
             return whole
         costs = layer_costs(needs.figures, self._weights)
         self._compute = [each.compute for each in needs.gpus]
@@ -119,6 +121,17 @@ class _Search:
             else:
                 high = n_layers
         return best
+
+    def _halve(self) -> Offload:
+        """Where all layers are too many even to measure: recurrent states are allocated for it."""
+        low, high = 0, len(self._weights.layers)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._succeeds(Offload(middle, self._split)):
+                low = middle
+            else:
+                high = middle
+        return Offload(low, self._split)
 
     @property
     def _arranges(self) -> bool:
