@@ -47,7 +47,9 @@ ALLOWED = {
     | {"models", "server", "text", "turns", "validation"},
     "lifecycle": {"config", "errors", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
-    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "models"} | {"options"},
+    "inspection": {"config", "engine.kv_cache", "errors", "llama", "text", "turns"},
+    "cli": {"bench", "config", "cpus", "errors", "inspection", "lifecycle", "logs", "models"}
+    | {"options"},
     "asgi": {"cli", "errors", "service"},
     "__main__": {"cli"},
     "builtin": set(),
@@ -74,6 +76,7 @@ HOMES = {
         "turns",
         "validation",  # tools as a text in a prompt
         "builtin",
+        "inspection",  # its report for scripts
     },  # text: a model's config files; logs: JSON lines
     "h11": {"server", "bench"},
     "rich": {"bench"},
@@ -93,7 +96,7 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"bench", "cli", "models"},  # models: the commands `convert` and `download`
+    "click": {"bench", "cli", "inspection", "models"},  # models: its commands
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},

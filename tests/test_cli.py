@@ -71,7 +71,12 @@ def test_parse_nothing_given_is_the_default_configuration() -> None:
     [
         ("--model-id org/name", "model_id", "org/name"),
         ("--n-threads 3", "n_threads", 3),
-        ("--n-gpu-layers -1", "n_gpu_layers", -1),
+        ("--n-gpu-layers -1", "n_gpu_layers", "all"),
+        ("--n-gpu-layers ALL", "n_gpu_layers", "all"),
+        ("--n-gpu-layers auto", "n_gpu_layers", "auto"),
+        ("--n-gpu-layers 007", "n_gpu_layers", "7"),
+        ("--tensor-split 3,1.5/0", "tensor_split", "3,1.5/0"),
+        ("--gpu-memory-margin 1.5G", "gpu_memory_margin", 3 * 2**29),
         ("--split-mode row", "split_mode", "row"),
         ("--split-mode 1", "split_mode", "1"),
         ("--numa distribute", "numa", "distribute"),
@@ -404,6 +409,28 @@ def test_env_names_the_machine_and_no_secret(
 
 
 # As a process
+
+
+@pytest.mark.parametrize(
+    ("library", "hint"),
+    [
+        ("libcuda.so.1", " (a build for GPUs needs their driver; in a container: --gpus all)"),
+        ("libgomp.so.1", ""),
+    ],
+)
+@pytest.mark.parametrize("arguments", [[], ["inspect", __file__]], ids=["serve", "inspect"])
+def test_native_library_that_does_not_load_is_one_line(
+    tmp_path: Path, arguments: list[str], library: str, hint: str
+) -> None:
+    reason = f"Failed to load shared library 'libllama.so': {library}: cannot open"
+    package = tmp_path / "llama_cpp"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"raise RuntimeError({reason!r})")
+
+    result = _python("-m", "tgi_llama", *arguments, environment={"PYTHONPATH": str(tmp_path)})
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"tgi-llama: error: llama.cpp does not load: {reason}{hint}\n"
 
 
 def test_help_imports_nothing_that_serves() -> None:

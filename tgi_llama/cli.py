@@ -4,13 +4,14 @@ The options are made from the descriptions in ``config``. This module must stay 
 whatever serves is imported only when there is something to serve.
 """
 
+import contextlib
 import importlib.metadata
 import logging
 import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from click.types import OptionHelpExtra
 
 from tgi_llama.config import Config, options
 from tgi_llama.cpus import n_available_cpus
-from tgi_llama.errors import ConfigError, TgiLlamaError
+from tgi_llama.errors import ConfigError, StartError, TgiLlamaError
 from tgi_llama.logs import set_up_logs
 from tgi_llama.options.option import Group, Option
 
@@ -87,6 +88,18 @@ def config_from_environment() -> Config:
         raise ConfigError(error.format_message()) from error
 
 
+@contextlib.contextmanager
+def _native_library() -> Iterator[None]:
+    """Around the import of what loads it: raises StartError where it does not load."""
+    try:
+        yield
+    except RuntimeError as error:  # llama-cpp-python's
+        hint = ""
+        if re.search(r"libcuda|libamdhip|libvulkan", str(error)):
+            hint = " (a build for GPUs needs their driver; in a container: --gpus all)"
+        raise StartError(f"llama.cpp does not load: {error}{hint}") from error
+
+
 @attrs.frozen
 class _SubCommand:
     """What the first argument can be, instead of options of the server."""
@@ -115,16 +128,30 @@ def _download(arguments: Sequence[str], program: str) -> int:
     return download_command.run(arguments, program=program)
 
 
+def _inspect(arguments: Sequence[str], program: str) -> int:
+    with _native_library():
+        from tgi_llama.inspection import command
+
+    relevant = [option for option in options() if option.name in command.RELEVANT]
+    return command.run(
+        arguments,
+        program=program,
+        options=[_ConfigOption(option) for option in relevant],
+        configure=_config_of,
+    )
+
+
 _COMMANDS = {
     "bench": _SubCommand("URL", "Measure a server.", _bench),
     "download": _SubCommand("MODEL", "Fetch a model from the Hugging Face hub.", _download),
     "convert": _SubCommand("FOLDER", "Make a GGUF file of a model in safetensors.", _convert),
+    "inspect": _SubCommand("FILE", "Show what a GGUF file is and takes.", _inspect),
 }
 
 
 def _serve(config: Config) -> None:
-    from tgi_llama import lifecycle  # not at the top: it loads the native library
-
+    with _native_library():
+        from tgi_llama import lifecycle  # not at the top: it loads the native library
     lifecycle.run(config)
 
 
@@ -148,11 +175,12 @@ def _report(group: BaseExceptionGroup[BaseException], *, status: int) -> int:
 def _config_of(context: click.Context) -> Config:
     """Hands over what was given and nothing else: the defaults are ``Config``'s."""
     given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    names = {option.name for option in options()}
     return Config(
         **{
             name: value
             for name, value in context.params.items()
-            if context.get_parameter_source(name) in given
+            if name in names and context.get_parameter_source(name) in given
         }
     )
 

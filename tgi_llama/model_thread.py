@@ -16,9 +16,9 @@ from tgi_llama.generation import ModelDescription
 from tgi_llama.host_memory import available_bytes
 from tgi_llama.llama.backend import start_backend
 from tgi_llama.llama.grammar_vocab import GrammarVocabulary, read_grammar_vocabulary
-from tgi_llama.llama.memory_needs import check_memory
 from tgi_llama.llama.model import Model
 from tgi_llama.llama.runner import LlamaRunner, open_runner
+from tgi_llama.llama.start_plan import plan_start
 from tgi_llama.llama.vocab import Vocab
 from tgi_llama.models.files import ModelFiles
 
@@ -58,8 +58,10 @@ class ModelThread:
     def __call__(self, commands: CommandQueue, publish: Publish, loaded: LoadedCallback) -> None:
         log = start_backend(self.config.numa)
         started = perf_counter()
-        self.cache_ram_bytes = check_memory(self.files.gguf, self.config, self.plan, log)
-        self.model = Model(self.files.gguf, self.config, log, _Progress(commands))
+        start = plan_start(self.files.gguf, self.config, self.plan, log)
+        self.cache_ram_bytes = start.cache_ram_bytes
+        progress = _Progress(commands)
+        self.model = Model(self.files.gguf, self.config, log, progress, offload=start.offload)
         self.resources.enter_context(self.model)
         self.vocab = Vocab(self.model.vocab_pointer)
         if not self.config.disable_grammar_support:

@@ -48,30 +48,65 @@ def test_figures_of_recurrent_states() -> None:
 
 def test_figures_of_a_model_partly_on_a_gpu() -> None:
     lines = [
-        "load_tensors: offloaded 10/40 layers to GPU",
+        "load_tensors: layer   0 assigned to device CPU, is_swa = 0",
+        "load_tensors: layer   1 assigned to device CUDA0, is_swa = 0",
+        "load_tensors: layer   2 assigned to device CUDA0, is_swa = 0",
+        "load_tensors: offloaded 2/3 layers to GPU",
         "load_tensors:        CUDA0 model buffer size =     0.00 MiB",
+        "llama_kv_cache: layer   0: dev = CPU",
+        "llama_kv_cache: layer   1: dev = CUDA0",
         "llama_kv_cache:      CUDA0 KV buffer size =     0.00 MiB",
         "llama_kv_cache:        CPU KV buffer size =     0.00 MiB",
-        "llama_kv_cache: size =  100.00 MiB (  4096 cells,  40 layers,  1/1 seqs), K (f16): ..",
+        "llama_kv_cache: size =  100.00 MiB (  4096 cells,   2 layers,  1/1 seqs), K (f16): ..",
         "sched_reserve:      CUDA0 compute buffer size =   300.00 MiB",
         "sched_reserve:  CUDA_Host compute buffer size =    20.00 MiB",
         "llama_context:  CUDA_Host  output buffer size =     1.00 MiB",
     ]
 
-    assert read_figures(lines) == MemoryFigures(
+    figures = read_figures(lines)
+
+    assert figures == MemoryFigures(
         cells=100 * _MIB,
         output=_MIB,
         host_compute=20 * _MIB,
-        gpu_compute=300 * _MIB,
-        gpu_layers=0.25,
-        cells_on_gpu=True,
+        gpu_compute={"CUDA0": 300 * _MIB},
+        layers=("CPU", "CUDA0", "CUDA0"),
+        layer_cells={0: 50 * _MIB, 1: 50 * _MIB},
+        cells_on={"CPU": 50 * _MIB, "CUDA0": 50 * _MIB},
     )
+    assert (figures.n_gpu_layers, figures.compute) == (2, 320 * _MIB)
 
 
-def test_figures_of_a_model_wholly_on_a_gpu() -> None:
-    figures = read_figures(["llama_kv_cache:      CUDA0 KV buffer size =     7.00 MiB"])
+def test_figures_of_layers_that_differ_are_shared_out_by_kind() -> None:
+    lines = [
+        "llama_kv_cache: layer   1: dev = CUDA0",
+        "llama_kv_cache: size =   32.00 MiB (  4096 cells,   1 layers,  1/1 seqs), K (f16): ..",
+        "llama_kv_cache: layer   0: dev = CUDA1",
+        "llama_kv_cache: layer   2: dev = CUDA0",
+        "llama_kv_cache: size =   10.00 MiB (   768 cells,   2 layers,  1/1 seqs), K (f16): ..",
+    ]
 
-    assert (figures.cells_on_gpu, figures.cells_on_host) == (True, False)
+    figures = read_figures(lines)
+
+    assert figures.layer_cells == {0: 5 * _MIB, 1: 32 * _MIB, 2: 5 * _MIB}
+    assert figures.cells_on == {"CUDA0": 37 * _MIB, "CUDA1": 5 * _MIB}
+
+
+def test_figures_of_recurrent_states_on_gpus() -> None:
+    lines = [
+        "llama_memory_recurrent, layer   0: dev = CUDA0",
+        "llama_memory_recurrent, layer   1: dev = CUDA1",
+        "llama_memory_recurrent, layer   2: dev = CUDA0",
+        "llama_memory_recurrent:      CUDA0 RS buffer size =     4.00 MiB",
+        "llama_memory_recurrent:      CUDA1 RS buffer size =     2.00 MiB",
+        "llama_adapter_lora_init_impl:      CUDA0 LoRA buffer size =     9.00 MiB",
+    ]
+
+    assert read_figures(lines) == MemoryFigures(
+        states=6 * _MIB,
+        layer_states={0: 2 * _MIB, 1: 2 * _MIB, 2: 2 * _MIB},
+        states_on={"CUDA0": 4 * _MIB, "CUDA1": 2 * _MIB},
+    )
 
 
 def test_figures_of_nothing_are_zeros() -> None:

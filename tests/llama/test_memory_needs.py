@@ -1,13 +1,14 @@
 """What is needed against what there is, in figures."""
 
 import logging
-from typing import Any
+from collections.abc import Sequence
 
 import attrs
 import pytest
 
 from tgi_llama.engine.kv_cache import KvPlan, plan_kv
 from tgi_llama.errors import StartError
+from tgi_llama.llama.gpu_needs import GpuNeeds
 from tgi_llama.llama.memory_log import MemoryFigures
 from tgi_llama.llama.memory_needs import MemoryNeeds, Room, announce_needs, describe_needs
 
@@ -32,18 +33,24 @@ _LOWER = (
 )
 
 
-def _room(mib: int, *, at_most: int = 10**6, gpu: int = 0) -> Room:
-    return Room(host=mib * _MIB, host_at_most=at_most * _MIB, gpu=gpu * _MIB)
+def _room(mib: int, *, at_most: int = 10**6, gpus: Sequence[int] = ()) -> Room:
+    free = {f"CUDA{number}": gpu * _MIB for number, gpu in enumerate(gpus)}
+    return Room(host=mib * _MIB, host_at_most=at_most * _MIB, gpus=free)
 
 
-def _on_gpu(**figures: Any) -> MemoryNeeds:
-    return attrs.evolve(_NEEDS, figures=attrs.evolve(_FIGURES, gpu_compute=7 * _MIB, **figures))
+def _gpu(number: int, **mib: int) -> GpuNeeds:
+    n_layers = mib.pop("n_layers", 0)
+    sizes = {name: size * _MIB for name, size in mib.items()}
+    return GpuNeeds(name=f"CUDA{number}", n_layers=n_layers, **sizes)
+
+
+def _on_gpus(*gpus: GpuNeeds) -> MemoryNeeds:
+    return attrs.evolve(_NEEDS, gpus=gpus)
 
 
 def test_needs_of_a_mapped_model_are_the_context_at_least() -> None:
     assert _NEEDS.host_at_least == _CONTEXT * _MIB
     assert _NEEDS.host == (1000 + _CONTEXT) * _MIB
-    assert _NEEDS.gpu == 0
 
 
 def test_needs_of_a_model_that_is_read_include_the_weights() -> None:
@@ -53,24 +60,24 @@ def test_needs_of_a_model_that_is_read_include_the_weights() -> None:
 
 
 def test_needs_of_a_model_on_gpus_are_there() -> None:
-    needs = _on_gpu(gpu_layers=1.0, cells_on_gpu=True, cells_on_host=False)
+    needs = _on_gpus(_gpu(0, weights=1000, cells=400, states=40, compute=7))
 
     assert needs.host == (_CONTEXT - 440) * _MIB
-    assert needs.gpu == (1000 + 440 + 7) * _MIB
+    assert needs.gpus[0].total == (1000 + 440 + 7) * _MIB
 
 
 def test_needs_of_a_model_partly_on_gpus_are_shared_out() -> None:
-    needs = _on_gpu(gpu_layers=0.25, cells_on_gpu=True)
+    needs = _on_gpus(_gpu(0, weights=150, cells=100), _gpu(1, weights=100, states=10))
 
     assert needs.host == (750 + _CONTEXT - 110) * _MIB
-    assert needs.gpu == (250 + 110 + 7) * _MIB
+
+
+def test_needs_of_weights_that_a_gpu_has_a_copy_of_stay_on_the_host() -> None:
+    assert _on_gpus(_gpu(0, weights=250, copied=50)).host == (1000 - 200 + _CONTEXT) * _MIB
 
 
 def test_needs_of_a_model_on_gpus_with_its_cells_on_the_host() -> None:
-    needs = _on_gpu(gpu_layers=1.0)
-
-    assert needs.host == _CONTEXT * _MIB
-    assert needs.gpu == (1000 + 7) * _MIB
+    assert _on_gpus(_gpu(0, weights=1000, compute=7)).host == _CONTEXT * _MIB
 
 
 def test_announcement_says_every_part(caplog: pytest.LogCaptureFixture) -> None:
@@ -97,10 +104,13 @@ def test_announcement_of_large_tables_mentions_them() -> None:
     assert "its tables 100 MiB" in describe_needs(needs, _room(1), _PLAN)
 
 
-def test_announcement_of_gpus_says_what_they_need() -> None:
-    text = describe_needs(_on_gpu(gpu_layers=1.0), _room(1, gpu=3 * 1024), _PLAN)
+def test_announcement_of_gpus_says_what_each_needs() -> None:
+    needs = _on_gpus(_gpu(0, weights=600, compute=7, n_layers=9), _gpu(1, cells=80, n_layers=2))
 
-    assert "; about 1007 MiB of it on GPUs, where 3.0 GiB are free; " in text
+    assert (
+        "; about this of it on GPUs: CUDA0 607 MiB (9 layers; 3.0 GiB free), CUDA1 80 MiB"
+        " (2 layers; 100 MiB free); "
+    ) in describe_needs(needs, _room(1, gpus=[3 * 1024, 100]), _PLAN)
 
 
 @pytest.mark.parametrize(
@@ -156,12 +166,28 @@ def test_announcement_warns_of_what_may_not_fit(
 
 
 def test_announcement_warns_of_a_full_gpu(caplog: pytest.LogCaptureFixture) -> None:
-    announce_needs(_on_gpu(gpu_layers=1.0), _room(5000, gpu=1000), _PLAN)
+    needs = _on_gpus(_gpu(0, weights=500), _gpu(1, weights=501))
 
-    assert (
-        "GPU memory may run out: about 1007 MiB are needed and 1000 MiB are free. Lower"
-        f" --n-gpu-layers, {_LOWER}"
-    ) in caplog.text
+    announce_needs(needs, _room(5000, gpus=[500, 500]), _PLAN)
+
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [
+        "GPU memory may run out: about 501 MiB are needed on CUDA1 and 500 MiB are free. Lower"
+        f" --n-gpu-layers (auto: as many as fit), {_LOWER}"
+    ]
+
+
+def test_announcement_does_not_warn_of_a_gpu_that_does_not_tell_its_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    needs = _on_gpus(_gpu(0, weights=500, n_layers=3))
+
+    announce_needs(needs, _room(5000), _PLAN)
+
+    assert "CUDA0 500 MiB (3 layers; nobody knows what is free)" in describe_needs(
+        needs, _room(5000), _PLAN
+    )
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("at_most", [_CONTEXT, _CONTEXT + 1])

@@ -204,12 +204,6 @@ def test_mlock_is_asked_of_llama_cpp(load: Load) -> None:
         assert loaded.model.load_mode == "mlock"
 
 
-def test_gpu_layers_without_gpu_support_warn(load: Load, caplog: pytest.LogCaptureFixture) -> None:
-    with load(n_gpu_layers=3) as loaded:
-        if loaded.runner.description.n_gpu_layers == 0:
-            assert "--n-gpu-layers 3 has no effect" in caplog.text
-
-
 def test_numa_strategy_is_reported_as_it_is(load: Load) -> None:
     """The library of the tests was started without one."""
     with load(numa="distribute") as loaded:

@@ -9,10 +9,11 @@ from fakes.tiny_models import TINY_MODELS, write_tiny_model
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan, plan_kv
-from tgi_llama.errors import StartError
+from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.llama.backend import NativeLog
 from tgi_llama.llama.memory_log import read_figures
-from tgi_llama.llama.memory_needs import check_memory, measure_needs
+from tgi_llama.llama.memory_needs import measure_needs
+from tgi_llama.llama.start_plan import plan_start
 
 
 def _config(**options: object) -> Config:
@@ -46,7 +47,6 @@ def test_needs_are_what_is_then_reserved(
 ) -> None:
     config = _config(**options)
     needs = measure_needs(gguf, config, _plan(config), native_log)
-    assert needs is not None
 
     with native_log.captured() as lines, load(**options) as loaded:
         taken = read_figures(lines)
@@ -65,29 +65,30 @@ def test_measuring_logs_nothing_of_llama_cpps(
     assert caplog.records == []
 
 
-def test_damaged_file_is_left_to_the_load(tmp_path: Path, native_log: NativeLog) -> None:
+def test_damaged_file_is_told_in_llama_cpps_words(tmp_path: Path, native_log: NativeLog) -> None:
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(b"GGUF" + bytes(100))
 
-    assert measure_needs(damaged, _config(), _plan(_config()), native_log) is None
+    with pytest.raises(ConfigError, match="failed to read"):
+        measure_needs(damaged, _config(), _plan(_config()), native_log)
 
 
-def test_file_without_a_vocabulary_is_left_to_the_load(
+def test_file_without_a_vocabulary_is_told(
     gguf: Path, tmp_path: Path, native_log: NativeLog
 ) -> None:
     key = b"tokenizer.ggml.model" + (8).to_bytes(4, "little") + (4).to_bytes(8, "little")
     bare = tmp_path / "bare.gguf"
     bare.write_bytes(gguf.read_bytes().replace(key + b"gpt2", key + b"none"))
 
-    assert measure_needs(bare, _config(), _plan(_config()), native_log) is None
+    with pytest.raises(ConfigError, match="the file has no vocabulary"):
+        measure_needs(bare, _config(), _plan(_config()), native_log)
 
 
-def test_type_that_llama_cpp_cannot_use_is_left_to_the_load(
-    gguf: Path, native_log: NativeLog
-) -> None:
+def test_type_that_llama_cpp_cannot_use_is_told(gguf: Path, native_log: NativeLog) -> None:
     config = _config(type_k="q2_k")
 
-    assert measure_needs(gguf, config, _plan(config), native_log) is None
+    with pytest.raises(ConfigError, match=r"--type-k: .* not q2_k"):
+        measure_needs(gguf, config, _plan(config), native_log)
 
 
 def test_cells_whose_tables_alone_do_not_fit_are_refused_unmeasured(
@@ -96,7 +97,7 @@ def test_cells_whose_tables_alone_do_not_fit_are_refused_unmeasured(
     plan = KvPlan(unified=True, n_sequences=1, n_slots=1, n_cells=2**60, cells_per_slot=2**60)
 
     with pytest.raises(StartError, match=r"not enough memory for .* Lower --max-batch-size"):
-        check_memory(gguf, _config(), plan, native_log)
+        plan_start(gguf, _config(), plan, native_log)
 
 
 @pytest.mark.parametrize("content", [None, b"GGUF" + bytes(100)], ids=["model", "damaged"])
@@ -110,7 +111,7 @@ def test_host_cache_limit_is_what_was_asked_for_or_a_share(
 
     def limit(**options: object) -> int:
         config = _config(**options)
-        return check_memory(file, config, _plan(config), native_log)
+        return plan_start(file, config, _plan(config), native_log).cache_ram_bytes
 
     assert limit(cache_ram=12345) == 12345
     assert limit(cache_ram=12345, prefix_cache=False) == limit(prefix_cache=False) == 0
@@ -139,7 +140,6 @@ def test_needs_of_every_kind_of_memory_are_what_is_then_reserved(
 ) -> None:
     config = _config(**options)
     needs = measure_needs(write_tiny_model(name, tmp_path), config, _plan(config), native_log)
-    assert needs is not None
 
     with native_log.captured() as lines, load_tiny(name, **options):
         taken = read_figures(lines)

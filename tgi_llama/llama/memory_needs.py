@@ -7,7 +7,7 @@ the reading of the vocabulary.
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import attrs
@@ -20,9 +20,11 @@ from tgi_llama.host_memory import available_bytes, most_bytes
 from tgi_llama.llama.backend import NativeLog
 from tgi_llama.llama.cell_state import suited
 from tgi_llama.llama.context_params import context_params
-from tgi_llama.llama.devices import Device, devices
+from tgi_llama.llama.devices import Device
+from tgi_llama.llama.gpu_needs import GpuNeeds
 from tgi_llama.llama.memory_log import MemoryFigures, read_figures
-from tgi_llama.llama.model import check_generates, model_params
+from tgi_llama.llama.model import check_generates, failure_reason, model_params
+from tgi_llama.llama.offload import Offload, asked_offload
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +40,13 @@ _CACHE_SHARE = 4
 _MAX_CACHE = 8 * 2**30
 """Bytes. Of that default only: whoever wants more should have decided so."""
 
-_TABLE_BYTES = 52
+TABLE_BYTES = 52
 """Host memory that llama.cpp keeps for each cell beside its keys and values: position, owners. It
 takes them for real also when it only measures. (67 million cells: 3.3 GiB.)"""
+
+
+ShareOut = Callable[[MemoryFigures], tuple[GpuNeeds, ...]]
+Look = Callable[[native.llama_model_p], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -60,6 +66,8 @@ class MemoryNeeds:
     n_slots: int
     """That each have a part of it."""
     figures: MemoryFigures
+    gpus: tuple[GpuNeeds, ...] = ()
+    """Of the GPUs in use, in llama.cpp's order."""
 
     @property
     def host_at_least(self) -> int:
@@ -74,30 +82,21 @@ class MemoryNeeds:
         weights = self._host_weights if self.is_mapped else 0
         return self.host_at_least + weights
 
-    @property
-    def gpu(self) -> int:
-        """GPU memory of all cards together. About."""
-        weights = self.weights - self._host_weights
-        cells = self.figures.cells + self.figures.states - self._host_cells
-        return weights + cells + self.figures.gpu_compute
-
     def cache_limit(self, room: "Room") -> int:
         """The host cache's limit: as asked for, else a share of what is available, but no more than
         all the rest leaves of it."""
         if self.cache is not None:
             return self.cache
-        return max(0, min(_default_cache(room), room.host - self.host))
+        return max(0, min(default_cache(room), room.host - self.host))
 
     @property
     def _host_weights(self) -> int:
-        return int(self.weights * (1 - self.figures.gpu_layers))
+        return max(0, self.weights - sum(gpu.weights - gpu.copied for gpu in self.gpus))
 
     @property
     def _host_cells(self) -> int:
-        total = self.figures.cells + self.figures.states
-        if not self.figures.cells_on_gpu:
-            return total
-        return int(total * (1 - self.figures.gpu_layers)) if self.figures.cells_on_host else 0
+        on_gpus = sum(gpu.cells + gpu.states for gpu in self.gpus)
+        return self.figures.cells + self.figures.states - on_gpus
 
 
 @attrs.frozen(kw_only=True)
@@ -108,57 +107,72 @@ class Room:
     """Host memory that can be had without harm."""
     host_at_most: int
     """... with swapping and without any page cache."""
-    gpu: int
-    """Free memory of all GPUs together."""
+    gpus: Mapping[str, int] = attrs.field(factory=dict)
+    """Free memory by GPU, of those that tell."""
+
+    def is_short_of(self, gpu: GpuNeeds) -> bool:
+        """Whether the GPU has less free than is needed of it, as far as is known."""
+        return gpu.total > self.gpus.get(gpu.name, gpu.total)
+
+    def free_text(self, gpu: GpuNeeds) -> str:
+        """For people: what the GPU has free."""
+        n_free = self.gpus.get(gpu.name)
+        return "nobody knows what is" if n_free is None else size_text(n_free)
 
 
-def check_memory(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> int:
-    """Says what the model will need, before it is loaded; see ``announce_needs``. Returns the host
-    cache's limit in bytes. After ``start_backend``, on the thread that loads."""
-    n_at_most = most_bytes()
-    if plan.n_cells * _TABLE_BYTES > n_at_most:  # measuring alone would exhaust it
-        raise StartError(
-            f"not enough memory for {plan.n_cells} cells: {_size(n_at_most)} can be had at most."
-            f" Lower {LOWER_CONTEXT}"
-        )
-    needs = measure_needs(path, config, plan, log)
-    room = measure_room()
-    if needs is None:
-        asked = _asked_cache(config)
-        return _default_cache(room) if asked is None else asked
-    announce_needs(needs, room, plan)
-    return needs.cache_limit(room)
-
-
-def _asked_cache(config: Config) -> int | None:
+def asked_cache(config: Config) -> int | None:
+    """The host cache's limit in bytes, where one was asked for."""
     return config.cache_ram if config.prefix_cache else 0
 
 
-def _default_cache(room: Room) -> int:
+def default_cache(room: Room) -> int:
+    """Bytes, where none was."""
     return min(room.host // _CACHE_SHARE, _MAX_CACHE)
 
 
-def measure_needs(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> MemoryNeeds | None:
-    """Asks llama.cpp. None where the file or the options are wrong in some other way, which loading
-    the model will tell. Changes nothing that stays."""
-    params = model_params(config)
+def check_tables(plan: KvPlan) -> None:
+    """Raises StartError where measuring alone would exhaust the memory."""
+    n_at_most = most_bytes()
+    if plan.n_cells * TABLE_BYTES > n_at_most:
+        raise StartError(
+            f"not enough memory for {plan.n_cells} cells: {size_text(n_at_most)} can be had at"
+            f" most. Lower {LOWER_CONTEXT}"
+        )
+
+
+def measure_needs(
+    path: Path,
+    config: Config,
+    plan: KvPlan,
+    log: NativeLog,
+    *,
+    offload: Offload | None = None,
+    share: ShareOut = lambda _: (),
+    look: Look = lambda _: None,
+) -> MemoryNeeds:
+    """Asks llama.cpp, with the layers of ``offload`` on GPUs (None: as ``Model``). ``share`` makes
+    the needs on each GPU of the figures; ``look`` is shown the model, which has no weights.
+
+    Raises ConfigError where the file or the options are wrong in some other way. Changes nothing
+    that stays.
+    """
+    params = model_params(config, asked_offload(config) if offload is None else offload)
     params.no_alloc = True
     params.load_mode = native.LLAMA_LOAD_MODE_NONE  # it asserts that nothing is mapped
     with log.captured() as lines, log.quiet():
         model = native.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
-            return None
+            raise ConfigError(failure_reason(lines))
         try:
-            return _measure(model, config, plan, lines)
-        except ConfigError:
-            return None
+            look(model)
+            return _measure(model, config, plan, lines, share)
         finally:
             native.llama_model_free(model)
 
 
 def _measure(
-    model: native.llama_model_p, config: Config, plan: KvPlan, lines: list[str]
-) -> MemoryNeeds | None:
+    model: native.llama_model_p, config: Config, plan: KvPlan, lines: list[str], share: ShareOut
+) -> MemoryNeeds:
     vocab = native.llama_model_get_vocab(model)
     check_generates(
         has_encoder=native.llama_model_has_encoder(model),
@@ -169,26 +183,28 @@ def _measure(
     params = context_params(config, plan, n_vocab=n_vocab)
     context = native.llama_init_from_model(model, params)
     if not context:
-        return None
+        raise ConfigError(failure_reason(lines))
     native.llama_free(context)
+    figures = read_figures(lines)
     return MemoryNeeds(
         weights=native.llama_model_size(model),
         is_mapped=config.use_mmap and not config.use_mlock,
         output=params.n_outputs_max * n_vocab * 4,
-        tables=plan.n_cells * _TABLE_BYTES,
-        cache=_asked_cache(config),
+        tables=plan.n_cells * TABLE_BYTES,
+        cache=asked_cache(config),
         n_slots=plan.n_slots,
-        figures=read_figures(lines),
+        figures=figures,
+        gpus=share(figures),
     )
 
 
-def measure_room() -> Room:
-    """Free memory now. After ``start_backend``."""
-    return Room(host=available_bytes(), host_at_most=most_bytes(), gpu=_free_gpu_bytes(devices()))
-
-
-def _free_gpu_bytes(found: Iterable[Device]) -> int:
-    return sum(device.free_bytes for device in found if device.is_gpu)
+def measure_room(gpus: Iterable[Device]) -> Room:
+    """Free memory now, on these GPUs when they were listed."""
+    return Room(
+        host=available_bytes(),
+        host_at_most=most_bytes(),
+        gpus={gpu.name: gpu.free_bytes for gpu in gpus if gpu.total_bytes},
+    )
 
 
 def announce_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> None:
@@ -201,58 +217,62 @@ def announce_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> None:
     or_map = "" if needs.is_mapped else ", or map the file (--use-mmap, no --use-mlock)"
     if needs.host_at_least > room.host_at_most:
         raise StartError(
-            f"not enough memory: at least {_size(needs.host_at_least)} are needed"
-            f" ({_parts(needs, plan)}), and {_size(room.host_at_most)} can be had at most. Lower"
-            f" {LOWER_CONTEXT}{or_map}"
+            f"not enough memory: at least {size_text(needs.host_at_least)} are needed"
+            f" ({_parts(needs, plan)}), and {size_text(room.host_at_most)} can be had at most."
+            f" Lower {LOWER_CONTEXT}{or_map}"
         )
     if needs.host > room.host:
         _log.warning(
             "memory may run out: about %s are needed and %s are available. Lower %s",
-            *(_size(needs.host), _size(room.host), LOWER_CONTEXT),
+            *(size_text(needs.host), size_text(room.host), LOWER_CONTEXT),
         )
     elif needs.host + needs.cache_limit(room) > room.host:
         _log.warning(
             "memory may run out when the host cache fills up: lower --cache-ram to %s",
             f"{(room.host - needs.host) // 2**20}MiB",
         )
-    if needs.gpu > room.gpu > 0:
-        _log.warning(
-            "GPU memory may run out: about %s are needed and %s are free. Lower --n-gpu-layers, %s",
-            *(_size(needs.gpu), _size(room.gpu), LOWER_CONTEXT),
-        )
+    for gpu in needs.gpus:
+        if room.is_short_of(gpu):
+            _log.warning(
+                "GPU memory may run out: about %s are needed on %s and %s are free. Lower"
+                " --n-gpu-layers (auto: as many as fit), %s",
+                *(size_text(gpu.total), gpu.name, room.free_text(gpu), LOWER_CONTEXT),
+            )
 
 
 def describe_needs(needs: MemoryNeeds, room: Room, plan: KvPlan) -> str:
     """One line for the log."""
-    text = (
-        f"memory needed: {_parts(needs, plan)}, host cache up to {_size(needs.cache_limit(room))}"
+    cache = size_text(needs.cache_limit(room))
+    text = f"memory needed: {_parts(needs, plan)}, host cache up to {cache}"
+    used = ", ".join(
+        f"{gpu.name} {size_text(gpu.total)} ({gpu.n_layers} layers; {room.free_text(gpu)} free)"
+        for gpu in needs.gpus
+        if gpu.total
     )
-    gpu = ""
-    if needs.figures.gpu_layers:
-        gpu = f"; about {_size(needs.gpu)} of it on GPUs, where {_size(room.gpu)} are free"
-    return f"{text}{gpu}; {_size(room.host)} of host memory are available"
+    on_gpus = f"; about this of it on GPUs: {used}" if used else ""
+    return f"{text}{on_gpus}; {size_text(room.host)} of host memory are available"
 
 
 def _parts(needs: MemoryNeeds, plan: KvPlan) -> str:
     figures = needs.figures
-    weights = f"weights {_size(needs.weights)}"
+    weights = f"weights {size_text(needs.weights)}"
     notes = ["mapped"] if needs.is_mapped else []
     notes += ["in part copied for speed"] if figures.is_repacked else []
     parts = [f"{weights} ({', '.join(notes)})" if notes else weights]
     if figures.cells:
         share = (
-            f"{_size(figures.cells // plan.n_cells)} a cell"
+            f"{size_text(figures.cells // plan.n_cells)} a cell"
             if plan.unified
-            else f"{_size(figures.cells // needs.n_slots)} for each of {needs.n_slots} slots"
+            else f"{size_text(figures.cells // needs.n_slots)} for each of {needs.n_slots} slots"
         )
-        parts.append(f"KV memory {_size(figures.cells)} ({share})")
+        parts.append(f"KV memory {size_text(figures.cells)} ({share})")
     if figures.states:
-        share = f"{_size(figures.states // needs.n_slots)} for each of {needs.n_slots} slots"
-        parts.append(f"states {_size(figures.states)} ({share})")
+        share = f"{size_text(figures.states // needs.n_slots)} for each of {needs.n_slots} slots"
+        parts.append(f"states {size_text(figures.states)} ({share})")
     if 100 * needs.tables > needs.host_at_least:
-        parts.append(f"its tables {_size(needs.tables)}")
-    parts.append(f"compute buffers {_size(figures.host_compute + figures.gpu_compute)}")
-    parts.append(f"output rows {_size(needs.output)}")
+        parts.append(f"its tables {size_text(needs.tables)}")
+    parts.append(f"compute buffers {size_text(figures.compute)}")
+    parts.append(f"output rows {size_text(needs.output)}")
     return ", ".join(parts)
 
 
@@ -262,13 +282,13 @@ def log_reserved(lines: Iterable[str]) -> None:
     parts = {
         "KV memory": figures.cells,
         "states": figures.states,
-        "compute buffers": figures.host_compute + figures.gpu_compute,
+        "compute buffers": figures.compute,
     }
-    shown = (f"{name} {_size(n_bytes)}" for name, n_bytes in parts.items() if n_bytes)
+    shown = (f"{name} {size_text(n_bytes)}" for name, n_bytes in parts.items() if n_bytes)
     _log.info("memory reserved: %s", ", ".join(shown))
 
 
-def _size(n_bytes: int) -> str:
+def size_text(n_bytes: int) -> str:
     """For people: ``1.5 GiB``, ``192 MiB``, ``96 KiB``."""
     for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if n_bytes >= 2**power:

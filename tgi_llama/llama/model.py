@@ -3,7 +3,8 @@
 import ctypes
 import logging
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,8 @@ import llama_cpp.llama_cpp as native
 from tgi_llama.config import Config
 from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.memory_log import is_host, read_figures
+from tgi_llama.llama.offload import Offload, asked_offload
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +42,23 @@ class Model:
     it. Metadata and vocabulary are immutable.
     """
 
-    def __init__(self, path: Path, config: Config, log: NativeLog, progress: Progress) -> None:
-        """Loads the file.
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        log: NativeLog,
+        progress: Progress,
+        *,
+        offload: Offload | None = None,
+    ) -> None:
+        """Loads the file, with the layers of ``offload`` on GPUs; None: as the options say, where
+        ``auto`` is no layer.
 
         Raises ConfigError with llama.cpp's own words when the file is damaged or not supported,
         StartError when there is not enough memory for it.
         """
-        params = model_params(config)
+        offload = asked_offload(config) if offload is None else offload
+        params = model_params(config, offload)
         callback = native.llama_progress_callback(lambda fraction, _data: progress(fraction))
         params.progress_callback = callback
         with log.captured() as lines:
@@ -67,8 +80,12 @@ class Model:
         """As llama.cpp's log names it, for example ``mmap+mlock``."""
         self.locked = "mlock" in self.load_mode and not any("failed to mlock" in s for s in lines)
         """The system may refuse to lock so much memory (``ulimit -l``); llama.cpp then goes on."""
-        self.layers_offloaded = _value(lines, "load_tensors: offloaded ", " layers") or "0"
-        """``<offloaded>/<layers>``, ``0`` in a build without GPU support."""
+        layers = read_figures(lines).layers
+        self.n_layers = len(layers)
+        """The output counts as one."""
+        self.gpu_layers = Counter(name for name in layers if not is_host(name))
+        """By GPU, as llama.cpp placed them."""
+        _tell_placement(self.gpu_layers, n_layers=self.n_layers, n_asked=offload.n_asked)
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +145,7 @@ class Model:
 
 def load_error(path: Path, lines: list[str]) -> ConfigError | StartError:
     """What to raise for a failed load, from its log."""
-    reason = _reason(lines)
+    reason = failure_reason(lines)
     if any("unable to allocate" in line for line in lines):
         return StartError(
             f"not enough memory for the model {path}: {reason}. Lower --n-gpu-layers where it is a"
@@ -147,11 +164,14 @@ def check_generates(*, has_encoder: bool, has_vocabulary: bool) -> None:
         raise ConfigError("the file has no vocabulary")
 
 
-def model_params(config: Config) -> native.llama_model_params:
-    """llama.cpp's model parameters for our options."""
+def model_params(config: Config, offload: Offload) -> native.llama_model_params:
+    """llama.cpp's model parameters for our options. The value owns the array of proportions that it
+    points to, and llama.cpp takes a copy of that when it loads."""
     params: native.llama_model_params = native.llama_model_default_params()
     params.load_mode = _LOAD_MODES[config.use_mmap, config.use_mlock]
-    params.n_gpu_layers = config.n_gpu_layers
+    params.n_gpu_layers = offload.n_asked
+    if offload.split:
+        params.tensor_split = _proportions(offload.split)
     if config.split_mode in _SPLIT_MODES:
         params.split_mode = _SPLIT_MODES[config.split_mode]
     else:  # a GPU's number: no split
@@ -160,12 +180,32 @@ def model_params(config: Config) -> native.llama_model_params:
     return params
 
 
-def _reason(lines: list[str]) -> str:
-    """llama.cpp's last words on a failed load, without the name of the C++ function."""
+def _tell_placement(gpu_layers: "Counter[str]", *, n_layers: int, n_asked: int) -> None:
+    n_placed, n_wanted = gpu_layers.total(), min(n_asked, n_layers)
+    if n_placed:
+        shares = ", ".join(f"{name} {count}" for name, count in gpu_layers.items())
+        _log.info("%d of %d layers are on GPUs: %s", n_placed, n_layers, shares)
+    if n_placed < n_wanted:
+        _log.warning(
+            "llama.cpp has put %d layers on GPUs, where %d were asked for", n_placed, n_wanted
+        )
+
+
+def _proportions(split: Sequence[float]) -> "ctypes.Array[ctypes.c_float]":
+    """llama.cpp reads as many as it can have devices. Raises ConfigError for more of them."""
+    n_most = native.llama_max_devices()
+    if len(split) > n_most:
+        raise ConfigError(f"--tensor-split: at most {n_most} proportions, got {len(split)}")
+    array: ctypes.Array[ctypes.c_float] = (ctypes.c_float * n_most)(*split)
+    return array
+
+
+def failure_reason(lines: Sequence[str]) -> str:
+    """llama.cpp's last words on a failed load or context, without the name of the C++ function."""
     errors = [line for line in lines if "error" in line.lower() or "failed" in line.lower()]
     if not errors:
         return "llama.cpp could not load the model"
-    return errors[0].split(": ", 1)[-1].strip()
+    return errors[0].split(": ", 1)[-1].strip().removeprefix("error loading model: ")
 
 
 def _value(lines: list[str], after: str, before: str) -> str | None:

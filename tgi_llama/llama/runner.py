@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
-import llama_cpp.llama_cpp as native
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan
@@ -108,7 +107,6 @@ def open_runner(
 
     Raises StartError when the context cannot be made or the largest batch cannot be decoded.
     """
-    _warn_about_gpu(config)
     with contextlib.ExitStack() as stack:
         with log.captured() as lines:
             suiting = suited(plan, model.pointer)
@@ -129,7 +127,8 @@ def _make_context(model: Model, config: Config, plan: KvPlan, log: NativeLog) ->
     except StartError as error:
         if "alloc" not in str(error):
             raise
-        raise StartError(f"not enough memory: {error}. Lower {LOWER_CONTEXT}") from error
+        lower = f"--n-gpu-layers, {LOWER_CONTEXT}" if model.gpu_layers else LOWER_CONTEXT
+        raise StartError(f"not enough memory: {error}. Lower {lower}") from error
 
 
 def _warm_up(context: Context) -> None:
@@ -142,22 +141,9 @@ def _warm_up(context: Context) -> None:
     warm_up(context, limits)
 
 
-def _warn_about_gpu(config: Config) -> None:
-    if config.n_gpu_layers != 0 and not native.llama_supports_gpu_offload():
-        _log.warning(
-            "--n-gpu-layers %d has no effect: this llama.cpp was built without GPU support",
-            config.n_gpu_layers,
-        )
-    if config.split_mode != "layer" and not native.llama_supports_gpu_offload():
-        _log.warning(
-            "--split-mode %s has no effect: this llama.cpp was built without GPU support",
-            config.split_mode,
-        )
-
-
 def _describe(model: Model, context: Context, config: Config) -> ModelDescription:
     facts = context.facts
-    gpus = [device.name for device in devices() if device.is_gpu]
+    used = [each.description for each in devices() if each.name in model.gpu_layers]
     return ModelDescription(
         architecture=model.metadata("general.architecture") or "unknown",
         description=model.description,
@@ -172,9 +158,9 @@ def _describe(model: Model, context: Context, config: Config) -> ModelDescriptio
         physical_batch_tokens=facts.physical_batch_tokens,
         n_threads=facts.n_threads,
         n_threads_batch=facts.n_threads_batch,
-        n_gpu_layers=int(model.layers_offloaded.split("/")[0]),
+        n_gpu_layers=model.gpu_layers.total(),
         split_mode=config.split_mode,
-        backend=f"{len(gpus)}-{gpus[0]}" if gpus and config.n_gpu_layers != 0 else "cpu",
+        backend=f"{len(used)}-{used[0]}" if used else "cpu",
         type_k=facts.type_k,
         type_v=facts.type_v,
         flash_attention=facts.flash_attention,

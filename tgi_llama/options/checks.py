@@ -35,6 +35,12 @@ class _Checked(Protocol):
     def type_v(self) -> str: ...
     @property
     def flash_attention(self) -> bool: ...
+    @property
+    def split_mode(self) -> str: ...
+    @property
+    def tensor_split(self) -> str | None: ...
+    @property
+    def split_proportions(self) -> tuple[float, ...]: ...
 
 
 def check(config: _Checked, options: Iterable[Option]) -> None:
@@ -44,6 +50,7 @@ def check(config: _Checked, options: Iterable[Option]) -> None:
     _check_ports(config)
     _check_keys(config)
     _check_flash_attention(config)
+    _check_split(config)
 
 
 def _check_token_limits(config: _Checked) -> None:
@@ -103,4 +110,12 @@ def _check_flash_attention(config: _Checked) -> None:
         raise ConfigError(
             f"--type-v {config.type_v} needs flash attention, which --disable-flash-attention"
             " turned off"
+        )
+
+
+def _check_split(config: _Checked) -> None:
+    if config.split_proportions and config.split_mode.isdecimal():
+        raise ConfigError(
+            f"--tensor-split {config.tensor_split} shares a model out to several GPUs, and"
+            f" --split-mode {config.split_mode} names one"
         )

@@ -4,6 +4,15 @@ import attrs
 
 from tgi_llama.cpus import n_available_cpus
 
+from .gpu_values import (
+    LAYERS_PATTERN,
+    PROPORTIONS_PATTERN,
+    SIZE,
+    SIZE_PATTERN,
+    gpu_layers,
+    gpu_memory_margin,
+    proportions,
+)
 from .option import Group, amount, derived, described
 from .values import AMOUNT, AMOUNT_PATTERN, KV_TYPE_HELP, KV_TYPES, MAX_THREADS, cache_ram
 
@@ -31,12 +40,16 @@ class LlamaCppOptions:
         help="Threads that compute a step of several tokens: prompts, and generation for two or"
         " more requests at once. 0 means the default.",
     )
-    n_gpu_layers: int = described(
-        0,
+    n_gpu_layers: str = described(
+        "0",
         group=Group.LLAMA_CPP,
         unit="layers",
-        minimum=-1,
-        help="Layers to keep in GPU memory; -1 means all of them.",
+        pattern=LAYERS_PATTERN,
+        expected="a number of layers, `all` or `auto`",
+        help="Layers to keep in GPU memory: a number, all (or -1), or auto: as many as fit. The"
+        " output counts as a layer, and more than there are count as all. Without a GPU, all is an"
+        " error, a number has no effect, and auto means 0.",
+        resolve=lambda given, _: gpu_layers(given),
     )
     split_mode: str = described(
         "layer",
@@ -45,6 +58,26 @@ class LlamaCppOptions:
         pattern=r"layer|row|[0-9]{1,3}",
         expected="a GPU number or `layer` or `row`",
         help="How several GPUs share the model: layer, row, or the number of the one GPU to use.",
+    )
+    tensor_split: str | None = described(
+        None,
+        group=Group.LLAMA_CPP,
+        unit="proportions",
+        pattern=PROPORTIONS_PATTERN,
+        expected="a number for each GPU, as in 3,1",
+        default_text="by free memory",
+        help="What part of the model each GPU gets, in the order in which the start lists them:"
+        " 3,1 gives the first three times as much as the second. 0 leaves one out.",
+    )
+    gpu_memory_margin: int | None = amount(
+        lambda given, _: gpu_memory_margin(given),
+        group=Group.LLAMA_CPP,
+        unit="bytes",
+        minimum=0,
+        pattern=SIZE_PATTERN,
+        expected=SIZE,
+        default_text="1GiB",
+        help="What --n-gpu-layers auto leaves free on each GPU, with a suffix (512MiB, 2G).",
     )
     numa: str = described(
         "disabled",
@@ -125,3 +158,8 @@ class LlamaCppOptions:
         " percentage of the memory that is available at start, within the container's limits. 0"
         " turns it off; models with recurrent states or sliding windows then keep no checkpoints.",
     )
+
+    @property
+    def split_proportions(self) -> tuple[float, ...]:
+        """``tensor_split`` as numbers; none where nothing was given."""
+        return proportions(self.tensor_split)

@@ -1,0 +1,236 @@
+"""What is in a GGUF file, or in all parts of a split one: metadata and tensors, without their data.
+
+Read by llama.cpp's own reader, so that a file it refuses is refused here with its words.
+llama-cpp-python does not declare these functions, so they are declared here.
+"""
+
+import ctypes
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+import llama_cpp.llama_cpp as native
+
+from tgi_llama.errors import ConfigError
+from tgi_llama.llama.backend import NativeLog
+
+_NUMBERS = {
+    0: "u8",
+    1: "i8",
+    2: "u16",
+    3: "i16",
+    4: "u32",
+    5: "i32",
+    10: "u64",
+    11: "i64",
+    6: "f32",
+    12: "f64",
+}
+_BOOL, _TEXT, _ARRAY = 7, 8, 9
+"""``enum gguf_type`` (ggml/include/gguf.h)."""
+
+_RESULTS = {
+    "gguf_get_val_u8": ctypes.c_uint8,
+    "gguf_get_val_i8": ctypes.c_int8,
+    "gguf_get_val_u16": ctypes.c_uint16,
+    "gguf_get_val_i16": ctypes.c_int16,
+    "gguf_get_val_u32": ctypes.c_uint32,
+    "gguf_get_val_i32": ctypes.c_int32,
+    "gguf_get_val_u64": ctypes.c_uint64,
+    "gguf_get_val_i64": ctypes.c_int64,
+    "gguf_init_from_file": ctypes.c_void_p,
+    "gguf_free": None,
+    "gguf_get_kv_type": ctypes.c_int,
+    "gguf_get_val_f32": ctypes.c_float,
+    "gguf_get_val_f64": ctypes.c_double,
+    "gguf_get_val_bool": ctypes.c_bool,
+    "gguf_get_val_str": ctypes.c_char_p,
+    "gguf_get_arr_n": ctypes.c_size_t,
+    "gguf_get_n_kv": ctypes.c_int64,
+    "gguf_get_key": ctypes.c_char_p,
+    "gguf_get_n_tensors": ctypes.c_int64,
+    "gguf_get_tensor_name": ctypes.c_char_p,
+    "gguf_get_tensor_type": ctypes.c_int,
+    "gguf_get_tensor_size": ctypes.c_size_t,
+    "ggml_type_name": ctypes.c_char_p,
+    "ggml_blck_size": ctypes.c_int64,
+    "ggml_type_size": ctypes.c_size_t,
+}
+
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+
+Value = str | int | float | bool
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = [("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p)]
+
+
+@attrs.frozen
+class Tensor:
+    name: str
+    type: str
+    """llama.cpp's name, for example ``q4_0``."""
+    n_bytes: int
+    n_elements: int
+
+
+@attrs.frozen(kw_only=True)
+class GgufFile:
+    metadata: dict[str, Value]
+    """Single values; of arrays only their lengths, in ``lengths``."""
+    lengths: dict[str, int]
+    tensors: tuple[Tensor, ...]
+    """Of all parts."""
+    size_bytes: int
+    """Of all parts."""
+    paths: tuple[Path, ...]
+
+    @property
+    def architecture(self) -> str:
+        return str(self.metadata.get("general.architecture", "unknown"))
+
+    def number(self, key: str) -> int | None:
+        """A whole number of the architecture's: ``block_count`` is ``qwen2.block_count``."""
+        value = self.metadata.get(f"{self.architecture}.{key}")
+        return value if isinstance(value, int) else None
+
+
+@attrs.frozen
+class LayerWeights:
+    """Bytes of the weights by where llama.cpp puts them."""
+
+    layers: tuple[int, ...]
+    """The repeating layers, then the output as the last: llama.cpp's ``--n-gpu-layers`` counts it
+    as one, and takes the last ones."""
+    host: int
+    """The input, which stays in host memory."""
+    copied: int = 0
+    """Of the output's: what the input has too."""
+
+
+def read_gguf(path: Path, log: NativeLog) -> GgufFile:
+    """Reads all parts. Raises ConfigError with llama.cpp's words for a damaged file. After
+    ``start_backend``."""
+    paths = part_paths(path)
+    parts = [_read_part(part, log) for part in paths]
+    return GgufFile(
+        metadata=parts[0].metadata,
+        lengths=parts[0].lengths,
+        tensors=tuple(tensor for part in parts for tensor in part.tensors),
+        size_bytes=sum(part.size_bytes for part in parts),
+        paths=paths,
+    )
+
+
+def part_paths(path: Path) -> tuple[Path, ...]:
+    """All parts of a split file in their order, by llama.cpp's way to name them; else the file
+    itself."""
+    found = _PART.fullmatch(path.name)
+    if found is None:
+        return (path,)
+    stem, n_parts = found[1], int(found[3])
+    return tuple(
+        path.with_name(f"{stem}-{number:05d}-of-{n_parts:05d}.gguf")
+        for number in range(1, n_parts + 1)
+    )
+
+
+def layer_weights(file: GgufFile) -> LayerWeights:
+    """Which layer each tensor belongs to, by its name.
+
+    A model whose file has no matrix for the output uses the input's, and llama.cpp copies that to
+    the GPU.
+    """
+    n_layers = file.number("block_count") or 0
+    layers, host, output, copied = [0] * n_layers, 0, 0, 0
+    names = {tensor.name for tensor in file.tensors}
+    for tensor in file.tensors:
+        found = _LAYER.match(tensor.name)
+        if found is not None and int(found[1]) < n_layers:
+            layers[int(found[1])] += tensor.n_bytes
+        elif tensor.name.startswith("output"):
+            output += tensor.n_bytes
+        else:
+            host += tensor.n_bytes
+        if tensor.name == "token_embd.weight" and "output.weight" not in names:
+            copied = tensor.n_bytes
+    return LayerWeights((*layers, output + copied), host, copied)
+
+
+def _read_part(path: Path, log: NativeLog) -> GgufFile:
+    library = _library()
+    with log.captured() as lines, log.quiet():
+        context = library.gguf_init_from_file(os.fsencode(path), _InitParams(True, None))
+    if not context:
+        raise ConfigError(f"llama.cpp cannot read {path}: {_reason(path, lines)}")
+    try:
+        n_pairs = library.gguf_get_n_kv(context)
+        keys = [_text(library.gguf_get_key(context, index)) for index in range(n_pairs)]
+        pairs = dict(zip(keys, range(n_pairs), strict=True))
+        arrays = {
+            key for key, at in pairs.items() if library.gguf_get_kv_type(context, at) == _ARRAY
+        }
+        return GgufFile(
+            metadata={key: _value(context, pairs[key]) for key in keys if key not in arrays},
+            lengths={key: int(library.gguf_get_arr_n(context, pairs[key])) for key in arrays},
+            tensors=tuple(_tensors(context)),
+            size_bytes=path.stat().st_size,
+            paths=(path,),
+        )
+    finally:
+        library.gguf_free(context)
+
+
+def _value(context: int, at: int) -> Value:
+    library = _library()
+    kind = library.gguf_get_kv_type(context, at)
+    if kind == _TEXT:
+        return _text(library.gguf_get_val_str(context, at))
+    if kind == _BOOL:
+        return bool(library.gguf_get_val_bool(context, at))
+    number: int | float = getattr(library, f"gguf_get_val_{_NUMBERS[kind]}")(context, at)
+    return number
+
+
+def _tensors(context: int) -> Iterator[Tensor]:
+    library = _library()
+    for at in range(library.gguf_get_n_tensors(context)):
+        kind = library.gguf_get_tensor_type(context, at)
+        n_bytes = library.gguf_get_tensor_size(context, at)
+        yield Tensor(
+            _text(library.gguf_get_tensor_name(context, at)),
+            _text(library.ggml_type_name(kind)),
+            n_bytes,
+            n_bytes // library.ggml_type_size(kind) * library.ggml_blck_size(kind),
+        )
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _reason(path: Path, lines: Sequence[str]) -> str:
+    """llama.cpp's first words on it without the name of the C++ function."""
+    if not path.exists():
+        return "there is no such file"
+    told = [line.split(": ", 1)[-1].strip() for line in lines if line.strip()]
+    return told[0] if told else "it is no GGUF file"
+
+
+def _library() -> ctypes.CDLL:
+    library: ctypes.CDLL = native._lib
+    if library.gguf_init_from_file.restype is not ctypes.c_void_p:
+        for name, result in _RESULTS.items():
+            function = getattr(library, name)
+            function.restype = result
+            function.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+        library.gguf_init_from_file.argtypes = [ctypes.c_char_p, _InitParams]
+        for name in ("gguf_free", "gguf_get_n_kv", "gguf_get_n_tensors"):
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+        for name in ("ggml_type_name", "ggml_blck_size", "ggml_type_size"):
+            getattr(library, name).argtypes = [ctypes.c_int]
+    return library
