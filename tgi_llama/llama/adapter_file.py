@@ -6,27 +6,22 @@ embeddings that are the model's output as well. Such files are refused here. Wha
 itself is left to it.
 """
 
-import ctypes
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
-import llama_cpp.llama_cpp as native
 
 from tgi_llama.errors import AdapterError
 from tgi_llama.generation import AdapterFacts
+from tgi_llama.llama.gguf_library import FLOAT32, STRING, gguf_library, open_gguf
 
 _A, _B = ".lora_a", ".lora_b"
 
-_STRING, _FLOAT32 = 8, 6
-"""``enum gguf_type``"""
-
 _TYPES_OF_KEYS = {
-    "general.type": _STRING,
-    "general.architecture": _STRING,
-    "adapter.type": _STRING,
-    "adapter.lora.alpha": _FLOAT32,
+    "general.type": STRING,
+    "general.architecture": STRING,
+    "adapter.type": STRING,
+    "adapter.lora.alpha": FLOAT32,
 }
 """llama.cpp reads these, where they are there, as of these types."""
 
@@ -37,12 +32,6 @@ _MATRIX_TYPES = {0: "F32", 1: "F16", 8: "Q8_0", 30: "BF16"}
 
 _EXPERTS = "_exps."
 """In the names of weights that have a matrix for each expert."""
-
-
-class _InitParams(ctypes.Structure):
-    """``gguf_init_params``"""
-
-    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
 
 _Shape = tuple[int, int, int, int]
@@ -85,24 +74,21 @@ class AdapterFile:
 
 def read_adapter_file(path: Path) -> AdapterFile:
     """AdapterError where there is no such file or it is not GGUF. The log has llama.cpp's words."""
-    library = _gguf()
     if not path.is_file():
         raise AdapterError(f"the adapter {path} is not a file")
-    context = library.gguf_init_from_file(os.fsencode(path), _InitParams(no_alloc=True, ctx=None))
-    if not context:
-        raise AdapterError(f"the adapter {path} is not a complete GGUF file")
-    try:
+    library = gguf_library()
+    with open_gguf(path) as context:
+        if context is None:
+            raise AdapterError(f"the adapter {path} is not a complete GGUF file")
         keys = range(library.gguf_get_n_kv(context))
         return AdapterFile(
             key_types={
                 library.gguf_get_key(context, key).decode(): library.gguf_get_kv_type(context, key)
                 for key in keys
             },
-            tensors=dict(_tensors(library, context)),
+            tensors=dict(_tensors(context)),
             alignment=library.gguf_get_alignment(context),
         )
-    finally:
-        library.gguf_free(context)
 
 
 def tensor_names(path: Path) -> frozenset[str]:
@@ -154,7 +140,8 @@ def _text(tensor: _Tensor) -> str:
     return "x".join(str(n) for n in tensor.shape)
 
 
-def _tensors(library: ctypes.CDLL, context: int) -> Iterator[tuple[str, _Tensor]]:
+def _tensors(context: int) -> Iterator[tuple[str, _Tensor]]:
+    library = gguf_library()
     for index in range(library.gguf_get_n_tensors(context)):
         shape = library.gguf_get_tensor_ne(context, index)
         tensor = _Tensor(
@@ -163,26 +150,3 @@ def _tensors(library: ctypes.CDLL, context: int) -> Iterator[tuple[str, _Tensor]
             library.gguf_get_tensor_size(context, index),
         )
         yield library.gguf_get_tensor_name(context, index).decode("utf-8", "replace"), tensor
-
-
-def _gguf() -> ctypes.CDLL:
-    """llama.cpp's reader of GGUF files, which llama-cpp-python does not declare; libllama links to
-    it."""
-    library: ctypes.CDLL = native._lib
-    pointer, index = ctypes.c_void_p, ctypes.c_int64
-    for name, result, arguments in (
-        ("gguf_init_from_file", pointer, (ctypes.c_char_p, _InitParams)),
-        ("gguf_free", None, (pointer,)),
-        ("gguf_get_alignment", ctypes.c_size_t, (pointer,)),
-        ("gguf_get_n_kv", index, (pointer,)),
-        ("gguf_get_key", ctypes.c_char_p, (pointer, index)),
-        ("gguf_get_kv_type", ctypes.c_int, (pointer, index)),
-        ("gguf_get_n_tensors", index, (pointer,)),
-        ("gguf_get_tensor_name", ctypes.c_char_p, (pointer, index)),
-        ("gguf_get_tensor_ne", ctypes.POINTER(ctypes.c_int64), (pointer, index)),
-        ("gguf_get_tensor_type", ctypes.c_int, (pointer, index)),
-        ("gguf_get_tensor_size", ctypes.c_size_t, (pointer, index)),
-    ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library

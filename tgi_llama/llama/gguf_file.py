@@ -1,72 +1,23 @@
 """What is in a GGUF file, or in all parts of a split one: metadata and tensors, without their data.
 
 Read by llama.cpp's own reader, so that a file it refuses is refused here with its words.
-llama-cpp-python does not declare these functions, so they are declared here.
 """
 
-import ctypes
-import os
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
-import llama_cpp.llama_cpp as native
 
 from tgi_llama.errors import ConfigError
 from tgi_llama.llama.backend import NativeLog
-
-_NUMBERS = {
-    0: "u8",
-    1: "i8",
-    2: "u16",
-    3: "i16",
-    4: "u32",
-    5: "i32",
-    10: "u64",
-    11: "i64",
-    6: "f32",
-    12: "f64",
-}
-_BOOL, _TEXT, _ARRAY = 7, 8, 9
-"""``enum gguf_type`` (ggml/include/gguf.h)."""
-
-_RESULTS = {
-    "gguf_get_val_u8": ctypes.c_uint8,
-    "gguf_get_val_i8": ctypes.c_int8,
-    "gguf_get_val_u16": ctypes.c_uint16,
-    "gguf_get_val_i16": ctypes.c_int16,
-    "gguf_get_val_u32": ctypes.c_uint32,
-    "gguf_get_val_i32": ctypes.c_int32,
-    "gguf_get_val_u64": ctypes.c_uint64,
-    "gguf_get_val_i64": ctypes.c_int64,
-    "gguf_init_from_file": ctypes.c_void_p,
-    "gguf_free": None,
-    "gguf_get_kv_type": ctypes.c_int,
-    "gguf_get_val_f32": ctypes.c_float,
-    "gguf_get_val_f64": ctypes.c_double,
-    "gguf_get_val_bool": ctypes.c_bool,
-    "gguf_get_val_str": ctypes.c_char_p,
-    "gguf_get_arr_n": ctypes.c_size_t,
-    "gguf_get_n_kv": ctypes.c_int64,
-    "gguf_get_key": ctypes.c_char_p,
-    "gguf_get_n_tensors": ctypes.c_int64,
-    "gguf_get_tensor_name": ctypes.c_char_p,
-    "gguf_get_tensor_type": ctypes.c_int,
-    "gguf_get_tensor_size": ctypes.c_size_t,
-    "ggml_type_name": ctypes.c_char_p,
-    "ggml_blck_size": ctypes.c_int64,
-    "ggml_type_size": ctypes.c_size_t,
-}
+from tgi_llama.llama.gguf_library import ARRAY, BOOL, NUMBERS, STRING, gguf_library, open_gguf
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 Value = str | int | float | bool
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = [("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p)]
 
 
 @attrs.frozen
@@ -162,17 +113,17 @@ def layer_weights(file: GgufFile) -> LayerWeights:
 
 
 def _read_part(path: Path, log: NativeLog) -> GgufFile:
-    library = _library()
-    with log.captured() as lines, log.quiet():
-        context = library.gguf_init_from_file(os.fsencode(path), _InitParams(True, None))
-    if not context:
-        raise ConfigError(f"llama.cpp cannot read {path}: {_reason(path, lines)}")
-    try:
+    library = gguf_library()
+    with contextlib.ExitStack() as stack:
+        with log.captured() as lines, log.quiet():
+            context = stack.enter_context(open_gguf(path))
+        if context is None:
+            raise ConfigError(f"llama.cpp cannot read {path}: {_reason(path, lines)}")
         n_pairs = library.gguf_get_n_kv(context)
         keys = [_text(library.gguf_get_key(context, index)) for index in range(n_pairs)]
         pairs = dict(zip(keys, range(n_pairs), strict=True))
         arrays = {
-            key for key, at in pairs.items() if library.gguf_get_kv_type(context, at) == _ARRAY
+            key for key, at in pairs.items() if library.gguf_get_kv_type(context, at) == ARRAY
         }
         return GgufFile(
             metadata={key: _value(context, pairs[key]) for key in keys if key not in arrays},
@@ -181,23 +132,21 @@ def _read_part(path: Path, log: NativeLog) -> GgufFile:
             size_bytes=path.stat().st_size,
             paths=(path,),
         )
-    finally:
-        library.gguf_free(context)
 
 
 def _value(context: int, at: int) -> Value:
-    library = _library()
+    library = gguf_library()
     kind = library.gguf_get_kv_type(context, at)
-    if kind == _TEXT:
+    if kind == STRING:
         return _text(library.gguf_get_val_str(context, at))
-    if kind == _BOOL:
+    if kind == BOOL:
         return bool(library.gguf_get_val_bool(context, at))
-    number: int | float = getattr(library, f"gguf_get_val_{_NUMBERS[kind]}")(context, at)
+    number: int | float = getattr(library, f"gguf_get_val_{NUMBERS[kind]}")(context, at)
     return number
 
 
 def _tensors(context: int) -> Iterator[Tensor]:
-    library = _library()
+    library = gguf_library()
     for at in range(library.gguf_get_n_tensors(context)):
         kind = library.gguf_get_tensor_type(context, at)
         n_bytes = library.gguf_get_tensor_size(context, at)
@@ -219,18 +168,3 @@ def _reason(path: Path, lines: Sequence[str]) -> str:
         return "there is no such file"
     told = [line.split(": ", 1)[-1].strip() for line in lines if line.strip()]
     return told[0] if told else "it is no GGUF file"
-
-
-def _library() -> ctypes.CDLL:
-    library: ctypes.CDLL = native._lib
-    if library.gguf_init_from_file.restype is not ctypes.c_void_p:
-        for name, result in _RESULTS.items():
-            function = getattr(library, name)
-            function.restype = result
-            function.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-        library.gguf_init_from_file.argtypes = [ctypes.c_char_p, _InitParams]
-        for name in ("gguf_free", "gguf_get_n_kv", "gguf_get_n_tensors"):
-            getattr(library, name).argtypes = [ctypes.c_void_p]
-        for name in ("ggml_type_name", "ggml_blck_size", "ggml_type_size"):
-            getattr(library, name).argtypes = [ctypes.c_int]
-    return library
