@@ -47,8 +47,11 @@ _SIZES = {
 _HEAD = {"head_dim": 32}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 _ATTENTION = {"attn_implementation": "eager"}
-_WINDOW = {"sliding_window": 16}
-"""Shorter than the prompts."""
+_GEMMA = {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,  # llama.cpp takes the head's size, as Gemma does but for its 27B
+    "sliding_window": 16,  # shorter than the prompts
+}
 
 # From a name to the class of transformers, the vocabulary, and what its configuration adds.
 MODELS = {
@@ -56,8 +59,8 @@ MODELS = {
     "mistral": ("Mistral", "spm", _SIZES | {"sliding_window": None}),
     "mixtral": ("Mixtral", "spm", _SIZES | {"num_local_experts": 4, "sliding_window": None}),
     "phi3": ("Phi3", "spm-phi", _SIZES | {"sliding_window": None, "pad_token_id": 0}),
-    "gemma2": ("Gemma2", "spm-no-prefix", _SIZES | _HEAD | _WINDOW),
-    "gemma3": ("Gemma3", "spm-no-prefix", _SIZES | _HEAD | _WINDOW | {"num_hidden_layers": 7}),
+    "gemma2": ("Gemma2", "spm-no-prefix", _SIZES | _GEMMA),
+    "gemma3": ("Gemma3", "spm-no-prefix", _SIZES | _GEMMA | {"num_hidden_layers": 7}),
     "qwen2": ("Qwen2", "gpt-2", _SIZES),
     "qwen3": ("Qwen3", "gpt-2", _SIZES | _HEAD),
     "qwen3moe": ("Qwen3Moe", "gpt-2", _SIZES | _HEAD | _EXPERTS),
@@ -78,7 +81,7 @@ def main(folder: Path, vocabularies: Path, texts: Path, names: list[str]) -> Non
         model.save_pretrained(place)
         expected = expectations(model, [(text, encode(text)) for text in prompts(texts)])
         (place / "expected.json").write_text(json.dumps(expected))
-        print(name, f"{len(expected)} prompts", flush=True)
+        print(name, f"{len(expected)} prompts", flush=True)  # noqa: T201
 
 
 def prompts(texts: Path) -> list[str]:
@@ -159,7 +162,8 @@ def write_byte_pairs(vocabulary: str, place: Path, vocabularies: Path):
 def make_model(kind: str, n_vocab: int, sizes: dict[str, object]):
     torch.manual_seed(len(kind))
     config_class = getattr(transformers, _CONFIGS.get(kind, f"{kind}Config"))
-    ends = {"bos_token_id": 1, "eos_token_id": 2} if n_vocab < 5000 else {}
+    end = 2 if n_vocab < 5000 else n_vocab - 1  # of sentencepiece and of gpt-2
+    ends = {"bos_token_id": 1, "eos_token_id": end}
     config = config_class(vocab_size=n_vocab, **ends, **sizes)
     model_class = getattr(transformers, _CAUSAL.get(kind, f"{kind}ForCausalLM"))
     attention = {} if kind == "Mamba" else _ATTENTION
