@@ -1,17 +1,18 @@
 """Makes tiny models with random weights, and computes in single precision what they say.
 
-Run by a Python of its own, with torch and transformers: ``reference.py FOLDER VOCABULARIES TEXTS``.
-For each architecture FOLDER gets a checkpoint as people publish them and ``expected.json``: for each
-prompt its ids and their logprobs, and the ids and logprobs of what follows greedily.
+Run by a Python of its own, with torch and transformers, as ``reference.py FOLDER VOCABULARIES
+TEXTS [NAME ...]``. For each architecture FOLDER gets a checkpoint as people publish them and
+``expected.json``: for each prompt its ids and their logprobs, and the same of what follows
+greedily.
 
-* Weights are numbers that float16 can hold, so a file in f16 has the same ones as a file in f32, and
-  what differs is computation alone.
-* transformers' own initial weights are so small that all tokens are about equally likely and a greedy
-  choice means nothing. Here activations keep their size from layer to layer, and logits have a
-  standard deviation of about ``LOGIT_SCALE``.
+* Weights are numbers that float16 can hold, so a file in f16 has the same ones as a file in f32,
+  and what differs is computation alone.
+* transformers' own initial weights are so small that all tokens are about equally likely and a
+  greedy choice means nothing. Here activations keep their size from layer to layer, and logits have
+  a standard deviation of about ``LOGIT_SCALE``, as those of trained models.
 * Prompts whose answer ends early, or in whose answer two tokens are about equally likely at some
-  step, are not used: there is no telling which is right. ``MARGIN`` says what that means; the
-  margin is looked at in the reference alone.
+  step, are not used: there is no telling which is right. ``MARGIN`` says what that means; it is
+  looked at in the reference alone.
 """
 
 import itertools
@@ -25,11 +26,11 @@ import sentencepiece
 import torch
 import transformers
 from gguf import GGUFReader
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-N_PROMPTS = 24
+N_PROMPTS = 20
 N_STEPS = 64
-BATCH = 4
+BATCH = 8
 LOGIT_SCALE = 2.5
 MARGIN = 0.01
 """Nats between the best token and the next."""
@@ -46,28 +47,27 @@ _SIZES = {
 _HEAD = {"head_dim": 32}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 _ATTENTION = {"attn_implementation": "eager"}
-_WINDOW = {"sliding_window": 16}
-"""Shorter than the prompts."""
+_GEMMA = {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,  # llama.cpp takes the head's size, as Gemma does but for its 27B
+    "sliding_window": 16,  # shorter than the prompts
+}
 
 # From a name to the class of transformers, the vocabulary, and what its configuration adds.
 MODELS = {
     "llama": ("Llama", "spm", _SIZES),
     "mistral": ("Mistral", "spm", _SIZES | {"sliding_window": None}),
     "mixtral": ("Mixtral", "spm", _SIZES | {"num_local_experts": 4, "sliding_window": None}),
-    "phi3": ("Phi3", "spm", _SIZES | {"sliding_window": None, "pad_token_id": 0}),
-    "gemma2": ("Gemma2", "spm-no-prefix", _SIZES | _HEAD | _WINDOW),
-    "gemma3": ("Gemma3", "spm-no-prefix", _SIZES | _HEAD | _WINDOW | {"num_hidden_layers": 7}),
-    "qwen2": ("Qwen2", "qwen2", _SIZES | {"hidden_size": 64}),
+    "phi3": ("Phi3", "spm-phi", _SIZES | {"sliding_window": None, "pad_token_id": 0}),
+    "gemma2": ("Gemma2", "spm-no-prefix", _SIZES | _GEMMA),
+    "gemma3": ("Gemma3", "spm-no-prefix", _SIZES | _GEMMA | {"num_hidden_layers": 7}),
+    "qwen2": ("Qwen2", "gpt-2", _SIZES),
     "qwen3": ("Qwen3", "gpt-2", _SIZES | _HEAD),
     "qwen3moe": ("Qwen3Moe", "gpt-2", _SIZES | _HEAD | _EXPERTS),
     "mamba": ("Mamba", "gpt-2", {"hidden_size": 64, "state_size": 8, "num_hidden_layers": 3}),
 }
 _CAUSAL = {"Gemma3": "Gemma3ForCausalLM"}
 _CONFIGS = {"Gemma3": "Gemma3TextConfig"}
-_QWEN_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 def main(folder: Path, vocabularies: Path, texts: Path, names: list[str]) -> None:
@@ -81,7 +81,7 @@ def main(folder: Path, vocabularies: Path, texts: Path, names: list[str]) -> Non
         model.save_pretrained(place)
         expected = expectations(model, [(text, encode(text)) for text in prompts(texts)])
         (place / "expected.json").write_text(json.dumps(expected))
-        print(name, f"{len(expected)} prompts", flush=True)
+        print(name, f"{len(expected)} prompts", flush=True)  # noqa: T201
 
 
 def prompts(texts: Path) -> list[str]:
@@ -90,7 +90,7 @@ def prompts(texts: Path) -> list[str]:
     for file in sorted(texts.glob("*.md")):
         for paragraph in file.read_text(encoding="utf-8").split("\n\n"):
             if paragraph[:1].isalpha():
-                for start in range(0, len(paragraph) - 300, 150):
+                for start in range(0, len(paragraph) - 300, 70):
                     length = 10 + 29 * (len(found) % 11)
                     found.append(paragraph[start : start + length].strip())
     return found
@@ -99,11 +99,14 @@ def prompts(texts: Path) -> list[str]:
 def write_tokenizer(vocabulary: str, place: Path, vocabularies: Path, texts: Path):
     """A function from a text to ids, and the number of ids."""
     if vocabulary.startswith("spm"):
-        return write_sentencepiece(place, texts, add_prefix=vocabulary == "spm")
+        # llama.cpp wants this token in the vocabulary of any model with phi3 in its name.
+        control = ["<|endoftext|>"] if vocabulary == "spm-phi" else []
+        add_prefix = vocabulary != "spm-no-prefix"
+        return write_sentencepiece(place, texts, add_prefix=add_prefix, control=control)
     return write_byte_pairs(vocabulary, place, vocabularies)
 
 
-def write_sentencepiece(place: Path, texts: Path, *, add_prefix: bool):
+def write_sentencepiece(place: Path, texts: Path, *, add_prefix: bool, control: list[str]):
     sentencepiece.SentencePieceTrainer.train(
         input=[str(path) for path in sorted(texts.glob("*.md"))],
         model_prefix=str(place / "tokenizer"),
@@ -116,6 +119,7 @@ def write_sentencepiece(place: Path, texts: Path, *, add_prefix: bool):
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         add_dummy_prefix=add_prefix,
+        control_symbols=control,
         num_threads=1,
         minloglevel=2,
     )
@@ -144,16 +148,7 @@ def write_byte_pairs(vocabulary: str, place: Path, vocabularies: Path):
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == 3]
     ids = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
-    if vocabulary == "qwen2":
-        tokenizer.normalizer = normalizers.NFC()
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(_QWEN_WORDS), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-    else:
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in control])
     end = "<|endoftext|>"
@@ -167,7 +162,8 @@ def write_byte_pairs(vocabulary: str, place: Path, vocabularies: Path):
 def make_model(kind: str, n_vocab: int, sizes: dict[str, object]):
     torch.manual_seed(len(kind))
     config_class = getattr(transformers, _CONFIGS.get(kind, f"{kind}Config"))
-    ends = {"bos_token_id": 1, "eos_token_id": 2} if n_vocab < 5000 else {}
+    end = 2 if n_vocab < 5000 else n_vocab - 1  # of sentencepiece and of gpt-2
+    ends = {"bos_token_id": 1, "eos_token_id": end}
     config = config_class(vocab_size=n_vocab, **ends, **sizes)
     model_class = getattr(transformers, _CAUSAL.get(kind, f"{kind}ForCausalLM"))
     attention = {} if kind == "Mamba" else _ATTENTION
@@ -183,9 +179,7 @@ def fill(name: str, weights) -> None:
     """Matrices keep the size of what they are given, on average."""
     if "A_log" in name or name.endswith(".D") or "conv1d" in name or "dt_proj" in name:
         return  # mamba's own initial values mean something
-    if "embed" in name:
-        weights.normal_(std=LOGIT_SCALE / math.sqrt(weights.shape[1]))
-    elif "lm_head" in name:
+    if "embed" in name or "lm_head" in name:
         weights.normal_(std=LOGIT_SCALE / math.sqrt(weights.shape[1]))
     elif weights.dim() >= 2:
         weights.normal_(std=1 / math.sqrt(weights.shape[-1]))
@@ -207,7 +201,7 @@ def expectations(model, prompts: list[tuple[str, list[int]]]) -> list[dict[str, 
             break
         ids = torch.tensor([ids for _, ids in batch])
         with_answers = model.generate(ids, max_new_tokens=N_STEPS, do_sample=False, pad_token_id=0)
-        logprobs = torch.log_softmax(model(with_answers).logits.double(), -1)
+        logprobs = torch.log_softmax(model(with_answers).logits, -1)
         for row in range(len(batch)):
             found = expectation(len(ids[row]), with_answers[row].tolist(), logprobs[row], model)
             if found is not None:

@@ -72,7 +72,9 @@ def _convert(order: _Order, source: Path) -> Path:
     if (source / ADAPTER_CONFIG).is_file():
         return _convert_adapter(order, source, converter)
     if not source.is_dir():
-        raise ConfigError(f"there is no folder {str(source)!r}")
+        raise ConfigError(
+            f"there is no folder {str(source)!r} (`tgi-llama download` converts models of the hub)"
+        )
     name = source.resolve().name
     key = ConversionKey(name, folder_version(source), quantization(order.quantize))
     target = _target(order, key.path(order.cache))

@@ -1,0 +1,94 @@
+"""Tiny models and what transformers makes of them, computed by a Python of its own.
+
+TEST_REFERENCE_PYTHON is its executable; TEST_CONVERTER is llama.cpp's converter, as for
+``--converter``. TEST_TRUTH_CACHE is a folder in which the models and their answers are kept from
+run to run; they take a few minutes.
+"""
+
+import concurrent.futures
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tgi_llama.models.conversion import ConversionKey, convert
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ROOT / "docs"
+VOCABULARIES = ROOT.parent / "shared" / "data" / "vocab"
+REFERENCE = Path(__file__).with_name("reference.py")
+N_AT_ONCE = 2
+
+ARCHITECTURES = (
+    "qwen2",  # the largest vocabulary first: with two processes the order matters
+    "qwen3moe",
+    "mamba",
+    "gemma3",
+    "qwen3",
+    "gemma2",
+    "mixtral",
+    "llama",
+    "phi3",
+    "mistral",
+)
+
+
+@attrs.frozen
+class Reference:
+    """Where the checkpoints are, and how they become GGUF files."""
+
+    folder: Path
+    python: Path
+    converter: Path
+
+    def checkpoint(self, architecture: str) -> Path:
+        """With ``expected.json`` in it."""
+        return self.folder / architecture
+
+    def gguf(self, architecture: str, type_name: str) -> Path:
+        """Made by our own conversion, once."""
+        key = ConversionKey(architecture, "random", type_name)
+        source = self.checkpoint(architecture)
+        return convert(source, key, self.folder / "gguf", self.converter, python=self.python)
+
+    def make(self, architectures: Sequence[str]) -> None:
+        arguments = [self.folder, VOCABULARIES, TEXTS, *architectures]
+        done = subprocess.run(
+            [self.python, REFERENCE, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def make_all(self, architecture: str) -> None:
+        if not (self.checkpoint(architecture) / "expected.json").exists():
+            self.make([architecture])
+        for type_name in ("f32", "f16"):
+            self.gguf(architecture, type_name)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    python, converter = (
+        os.environ.get(name, "") for name in ("TEST_REFERENCE_PYTHON", "TEST_CONVERTER")
+    )
+    if not python or not converter:
+        pytest.skip("TEST_REFERENCE_PYTHON and TEST_CONVERTER are not set")
+    if not VOCABULARIES.exists():
+        pytest.skip("there are no shared vocabularies")
+    kept = os.environ.get("TEST_TRUTH_CACHE")
+    folder = Path(kept) / _version() if kept else tmp_path_factory.mktemp("truth")
+    made = Reference(folder, Path(python), Path(converter))
+    with concurrent.futures.ThreadPoolExecutor(N_AT_ONCE) as pool:
+        list(pool.map(made.make_all, ARCHITECTURES))
+    return made
+
+
+def _version() -> str:
+    """Another for each change of what is computed."""
+    digest = hashlib.sha256(REFERENCE.read_bytes())
+    for file in sorted(TEXTS.glob("*.md")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
