@@ -44,8 +44,11 @@ ALLOWED = {
     | {"admission", "config", "engine", "metrics", "model_text", "model_thread", "models"}
     | {"server", "text", "turns", "validation"},
     "lifecycle": {"config", "errors", "models", "server", "service"},
+    "platforms": {"errors"},
+    "health_check": {"errors"},  # a client of a running server
     "bench": {"errors"},  # it knows servers by their URL only
-    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "options"},
+    "cli": {"bench", "config", "cpus", "errors", "lifecycle", "logs", "options"}
+    | {"health_check", "platforms"},
     "asgi": {"cli", "errors", "models", "service"},
     "__main__": {"cli"},
     "builtin": set(),
@@ -89,7 +92,7 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"bench", "cli"},
+    "click": {"bench", "cli", "health_check"},
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},
