@@ -14,6 +14,7 @@ _CLOUD_VARIABLES = (
     "HF_MODEL_ID",
     "HF_MODEL_REVISION",
     "HF_MODEL_QUANTIZE",
+    "HF_MODEL_TRUST_REMOTE_CODE",
     "AIP_HTTP_PORT",
 )
 
@@ -47,6 +48,7 @@ def test_read_serve_is_sagemaker() -> None:
         "HF_MODEL_ID": "org/name",
         "HF_MODEL_REVISION": "abc",
         "HF_MODEL_QUANTIZE": "q8_0",
+        "HF_MODEL_TRUST_REMOTE_CODE": "true",
         "SM_NUM_GPUS": "4",
         "AIP_HTTP_PORT": "7",
     }
@@ -59,6 +61,7 @@ def test_read_serve_is_sagemaker() -> None:
         "model_id": "org/name",
         "revision": "abc",
         "quantize": "q8_0",
+        "trust_remote_code": "true",
     }
 
 

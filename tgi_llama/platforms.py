@@ -21,6 +21,7 @@ _SAGEMAKER_VARIABLES = {
     "HF_MODEL_ID": "model_id",
     "HF_MODEL_REVISION": "revision",
     "HF_MODEL_QUANTIZE": "quantize",
+    "HF_MODEL_TRUST_REMOTE_CODE": "trust_remote_code",
 }
 _VERTEX_VARIABLES = {"AIP_HTTP_PORT": "port"}
 
