@@ -2,8 +2,9 @@
 chroot isolation, on a base image made by debootstrap.
 
 Registries are reached as this machine is set up to: debootstrap's mirror is TEST_CONTAINER_MIRROR,
-and what ``pip config list`` says goes into the build as a mounted file, never into a layer. As a
-program it builds and says what came out, with build arguments:
+and what ``pip config list`` says goes into the build as a mounted file, never into a layer. A
+folder TEST_CONTAINER_WHEELS with a wheel of llama-cpp-python saves compiling it. As a program it
+builds and says what came out, with build arguments:
 ``python tests/container/image_build.py [NAME=VALUE ...]``.
 """
 
@@ -45,7 +46,7 @@ class Buildah:
         return [
             "buildah",
             *("--root", str(self.folder / "storage"), "--runroot", str(self.folder / "run")),
-            *("--storage-driver", os.environ.get("TEST_CONTAINER_STORAGE", "vfs")),
+            *("--storage-driver", _storage_driver()),
             *arguments,
         ]
 
@@ -65,6 +66,12 @@ class Buildah:
         inspected = json.loads(self.run("inspect", "--type", "image", name))
         config: dict[str, object] = inspected["Docker"]["config"]
         return config
+
+
+def _storage_driver() -> str:
+    """``vfs`` works everywhere, but copies the whole file system at every step."""
+    known = Path("/proc/filesystems").read_text().split()
+    return "overlay" if "overlay" in known else "vfs"
 
 
 def folder() -> Path:
@@ -109,6 +116,9 @@ def build(buildah: Buildah, arguments: Mapping[str, str]) -> str:
     }
     options = [f"--build-arg={name}={value}" for name, value in given.items()]
     mounts = [f"--volume={source}:{target}:ro" for source, target in _mounts(buildah.folder)]
+    wheels = os.environ.get("TEST_CONTAINER_WHEELS")
+    if wheels:
+        mounts.append(f"--volume={wheels}:/opt/build/wheels:ro")
     subprocess.run(
         buildah.command(
             *("build", "--isolation", "chroot", "--network", "host", "--format", "docker"),
