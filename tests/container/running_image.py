@@ -17,6 +17,8 @@ START_S = 120
 STOP_S = 60
 """Limits that only a failing test reaches."""
 
+_PYTHON = b"/opt/tgi_llama/bin/"
+
 
 @attrs.define(eq=False)
 class Container:
@@ -76,12 +78,10 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of the server itself: the innermost of the processes that buildah starts."""
+        """Of the server itself: buildah starts it by way of some of its own."""
         pid = self._process.pid
-        while inner := _children(pid):
-            pid = inner[0]
-            if b"tgi-llama" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1]:
-                break
+        while not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(_PYTHON):
+            pid = _children(pid)[0]
         return pid
 
     def wait_healthy(self) -> None:
@@ -106,7 +106,7 @@ class Server:
 
     def kill(self) -> None:
         if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, IndexError):  # it has ended meanwhile
                 os.kill(self.pid, signal.SIGKILL)
             self._process.communicate()
 
