@@ -26,7 +26,7 @@ _BODY = {"inputs": "1, 2, 3, 4,", "parameters": {"max_new_tokens": 8}}
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TEST_CONTAINER") != "1",
-    reason="TEST_CONTAINER=1 builds the container image, which takes half an hour",
+    reason="TEST_CONTAINER=1 builds the container image, which may take half an hour",
 )
 
 
