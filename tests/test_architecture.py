@@ -48,8 +48,10 @@ ALLOWED = {
     "lifecycle": {"config", "errors", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
     "inspection": {"config", "engine.kv_cache", "errors", "llama", "text", "turns"},
-    "cli": {"bench", "config", "cpus", "errors", "inspection", "lifecycle", "logs", "models"}
-    | {"options"},
+    "platforms": {"errors"},
+    "health_check": {"errors"},  # a client of a running server
+    "cli": {"bench", "config", "cpus", "errors", "health_check", "inspection", "lifecycle"}
+    | {"logs", "models", "options", "platforms"},
     "asgi": {"cli", "errors", "service"},
     "__main__": {"cli"},
     "builtin": set(),
@@ -96,7 +98,7 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"bench", "cli", "inspection", "models"},  # models: its commands
+    "click": {"bench", "cli", "health_check", "inspection", "models"},  # models: its commands
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},

@@ -20,6 +20,7 @@ import click
 from click.core import ParameterSource
 from click.types import OptionHelpExtra
 
+from tgi_llama import platforms
 from tgi_llama.config import Config, options
 from tgi_llama.cpus import n_available_cpus
 from tgi_llama.errors import ConfigError, StartError, TgiLlamaError
@@ -72,7 +73,13 @@ def parse(arguments: Sequence[str]) -> Config | None:
     """The configuration of the command line over the environment. None where the arguments only
     asked for something to be printed, for example ``--help``, which is done. Raises ConfigError."""
     try:
-        result = _command().main(list(arguments), prog_name=_PROGRAM, standalone_mode=False)
+        start = platforms.read(arguments, os.environ)
+        result = _command().main(
+            list(start.arguments),
+            prog_name=_PROGRAM,
+            standalone_mode=False,
+            **_context_of(start),
+        )
     except click.ClickException as error:
         raise ConfigError(error.format_message()) from error
     return result if isinstance(result, Config) else None
@@ -82,7 +89,8 @@ def config_from_environment() -> Config:
     """The configuration of the environment alone, for a server that has a command line of its own
     such as ``hypercorn -k trio``. Raises ConfigError."""
     try:
-        with _command().make_context(_PROGRAM, []) as context:
+        start = platforms.read((), os.environ)
+        with _command().make_context(_PROGRAM, [], **_context_of(start)) as context:
             return _config_of(context)
     except click.ClickException as error:
         raise ConfigError(error.format_message()) from error
@@ -141,11 +149,18 @@ def _inspect(arguments: Sequence[str], program: str) -> int:
     )
 
 
+def _health(arguments: Sequence[str], program: str) -> int:
+    from tgi_llama import health_check
+
+    return health_check.run(arguments, program=program)
+
+
 _COMMANDS = {
     "bench": _SubCommand("URL", "Measure a server.", _bench),
     "download": _SubCommand("MODEL", "Fetch a model from the Hugging Face hub.", _download),
     "convert": _SubCommand("FOLDER", "Make a GGUF file of a model in safetensors.", _convert),
     "inspect": _SubCommand("FILE", "Show what a GGUF file is and takes.", _inspect),
+    "health": _SubCommand("", "Ask a server whether it is healthy.", _health),
 }
 
 
@@ -172,10 +187,20 @@ def _report(group: BaseExceptionGroup[BaseException], *, status: int) -> int:
     return status
 
 
+def _context_of(start: platforms.Start) -> dict[str, Any]:
+    """For click: what a cloud says stands behind the command line and the options' variables."""
+    values = {name: told.value for name, told in start.told.items()}
+    return {"default_map": values, "obj": start}
+
+
 def _config_of(context: click.Context) -> Config:
     """Hands over what was given and nothing else: the defaults are ``Config``'s."""
-    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     names = {option.name for option in options()}
+    given = (
+        ParameterSource.COMMANDLINE,
+        ParameterSource.ENVIRONMENT,
+        ParameterSource.DEFAULT_MAP,
+    )
     return Config(
         **{
             name: value
@@ -269,11 +294,18 @@ class _ConfigOption(click.Option):
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Names the variable too where the value came from the environment."""
         hint = super().get_error_hint(ctx)
-        source = ctx.get_parameter_source(self.name or "") if ctx is not None else None
-        if source is not ParameterSource.ENVIRONMENT:
-            return hint
-        variable = next(name for name in self.option.variables if os.environ.get(name))
-        return f"{hint} (environment variable '{variable}')"
+        variable = self._variable(ctx) if ctx is not None else None
+        return f"{hint} (environment variable '{variable}')" if variable else hint
+
+    def _variable(self, ctx: click.Context) -> str | None:
+        """The variable that the value came from, if it came from one."""
+        source = ctx.get_parameter_source(self.option.name)
+        if source is ParameterSource.ENVIRONMENT:
+            return next(name for name in self.option.variables if os.environ.get(name))
+        if source is ParameterSource.DEFAULT_MAP:
+            start: platforms.Start = ctx.obj
+            return start.told[self.option.name].variable
+        return None
 
 
 def _declarations(option: Option) -> list[str]:

@@ -177,6 +177,8 @@ def _settings(
         api_keys=config.api_key,
         admin_keys=config.admin_api_key,
         cors_allow_origins=config.cors_allow_origin,
+        aip_predict_route=config.aip_predict_route,
+        aip_health_route=config.aip_health_route,
         tool_format=constraints.tool_format,
         docker_label=os.environ.get("DOCKER_LABEL") or None,
         compute_type=os.environ.get("COMPUTE_TYPE") or model.backend,

@@ -7,6 +7,8 @@ import attrs
 from .files import keys_of
 from .option import Group, described
 
+_PATH = r"/[^\s?#<>%]*"
+
 
 @attrs.frozen(kw_only=True, slots=False)  # a class can have one base with slots
 class HttpOptions:
@@ -85,4 +87,20 @@ class HttpOptions:
         minimum=0,
         aliases=("-g",),
         help="How long running requests may go on after SIGTERM or SIGINT.",
+    )
+    aip_predict_route: str | None = described(
+        None,
+        group=Group.HTTP,
+        unit="path",
+        pattern=_PATH,
+        expected="a path that begins with / and is no pattern",
+        help="Answer Vertex AI's predictions at this path too, beside /vertex.",
+    )
+    aip_health_route: str | None = described(
+        None,
+        group=Group.HTTP,
+        unit="path",
+        pattern=_PATH,
+        expected="a path that begins with / and is no pattern",
+        help="Answer Vertex AI's health checks at this path too, beside /health.",
     )

@@ -14,6 +14,7 @@ from tgi_llama.metrics import FailureKind
 
 from .api_document import with_api_document
 from .bodies import json_response
+from .chosen_routes import chosen_routes
 from .docs_page import DocsPage
 from .exchange import CorsPolicy, Exchange, exchange_of
 from .failures import Failure, Unauthorized, describe
@@ -39,7 +40,7 @@ def create_app(services: Services) -> QuartTrio:
 
 
 def route_table(services: Services) -> tuple[Route, ...]:
-    """Every route of the server."""
+    """Every route of the server. Raises ConfigError where a path chosen for one is taken."""
     generate, openai = GenerateRoutes(services), OpenAiRoutes(services)
     routes = (
         *generate.table(),
@@ -54,6 +55,7 @@ def route_table(services: Services) -> tuple[Route, ...]:
         *DocsPage.installed().table(),
     )
     settings = services.settings
+    routes += chosen_routes(routes, settings)
     return with_api_document(routes, version=settings.version, needs_key=bool(settings.api_keys))
 
 

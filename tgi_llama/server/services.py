@@ -45,6 +45,10 @@ class Settings:
     """A stream that is silent this long gets an SSE comment."""
     body_timeout_s: float = 60.0
     """How long a request body may take to arrive."""
+    aip_predict_route: str | None = None
+    """A further path of ``/vertex``."""
+    aip_health_route: str | None = None
+    """A further path of ``/health``."""
     linger_s: float = 5.0
     """How long to read on after an answer that did not wait for the whole request body."""
 
