@@ -152,6 +152,15 @@ def test_by_quantization_takes_a_folder_for_it() -> None:
     assert by_quantization(models, "q4", WHERE).names[0] == "Q4-x/a.gguf"
 
 
+@pytest.mark.parametrize(("wanted", "folder"), [("F16", "F16"), ("bf16", "BF16")])
+def test_by_quantization_folder_of_just_that_name_counts(wanted: str, folder: str) -> None:
+    parts = [f"{each}/a-0000{i}-of-00002.gguf" for each in ("BF16", "F16") for i in (1, 2)]
+
+    found = by_quantization(gguf_models(_files(*parts)), wanted, WHERE)
+
+    assert found.names[0] == f"{folder}/a-00001-of-00002.gguf"
+
+
 def test_by_quantization_is_no_regular_expression() -> None:
     with pytest.raises(ConfigError, match="has no GGUF file of the quantization"):
         by_quantization(gguf_models(REPOSITORY), "Q._0", WHERE)
