@@ -53,6 +53,7 @@ ALLOWED = {
     "cli": {"bench", "config", "cpus", "errors", "health_check", "inspection", "lifecycle"}
     | {"logs", "models", "options", "platforms"},
     "asgi": {"cli", "errors", "service"},
+    "hypercorn_config": set(),
     "__main__": {"cli"},
     "builtin": set(),
 }

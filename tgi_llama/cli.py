@@ -97,11 +97,11 @@ def config_from_environment() -> Config:
 
 
 @contextlib.contextmanager
-def _native_library() -> Iterator[None]:
+def native_library() -> Iterator[None]:
     """Around the import of what loads it: raises StartError where it does not load."""
     try:
         yield
-    except RuntimeError as error:  # llama-cpp-python's
+    except (RuntimeError, OSError) as error:  # llama-cpp-python's
         hint = ""
         if re.search(r"libcuda|libamdhip|libvulkan", str(error)):
             hint = " (a build for GPUs needs their driver; in a container: --gpus all)"
@@ -137,7 +137,7 @@ def _download(arguments: Sequence[str], program: str) -> int:
 
 
 def _inspect(arguments: Sequence[str], program: str) -> int:
-    with _native_library():
+    with native_library():
         from tgi_llama.inspection import command
 
     relevant = [option for option in options() if option.name in command.RELEVANT]
@@ -165,7 +165,7 @@ _COMMANDS = {
 
 
 def _serve(config: Config) -> None:
-    with _native_library():
+    with native_library():
         from tgi_llama import lifecycle  # not at the top: it loads the native library
     lifecycle.run(config)
 
