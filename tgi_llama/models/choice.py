@@ -119,10 +119,10 @@ def by_default(models: Sequence[GgufModel], where: str) -> GgufModel:
 
 def by_quantization(models: Sequence[GgufModel], wanted: str, where: str) -> GgufModel:
     """The one that ``owner/name:wanted`` names. As in llama.cpp ``wanted`` must be followed by a
-    dot or a dash somewhere in the name, in upper or lower case; or a folder has this name. Where
-    that is true of several, the one whose name ends with just that or whose folder has just this
-    name counts. Raises ConfigError."""
-    pattern = re.compile(re.escape(wanted) + "[./-]", re.IGNORECASE)
+    dot or a dash somewhere in the name, in upper or lower case, or a folder ends with it; but it
+    must begin there too: ``F16`` is not ``BF16``. Where that is true of several, the one whose name
+    ends with just that or whose folder has just this name counts. Raises ConfigError."""
+    pattern = re.compile(rf"(?<![A-Z0-9]){re.escape(wanted)}[./-]", re.IGNORECASE)
     found = [model for model in models if pattern.search(model.names[0])]
     exact = [model for model in found if wanted.upper() in (model.tag, *model.folders)]
     if not found:

@@ -70,7 +70,10 @@ class Hub:
         n_tries: int = 4,
         checkpoint: Callable[[], None] = lambda: None,
     ) -> "Hub":
-        """As ``huggingface_hub`` reads the environment, and TGI's ``HF_API_TOKEN``."""
+        """As ``huggingface_hub`` reads the environment, and TGI's ``HF_API_TOKEN``. Raises
+        ConfigError for an address that is none."""
+        if not constants.ENDPOINT.startswith(("http://", "https://")):
+            raise ConfigError(f"HF_ENDPOINT: expected an address, got {constants.ENDPOINT!r}")
         return cls(
             cache=Path(constants.HF_HUB_CACHE),
             endpoint=constants.ENDPOINT,
