@@ -165,6 +165,13 @@ def test_missing_package_says_how_to_get_it(place: Place) -> None:
     assert place.files() == []
 
 
+def test_python_that_writes_nothing_is_told(place: Place) -> None:
+    with pytest.raises(StartError, match=r"ended well and wrote no file$"):
+        convert(place.source, KEY, place.cache, place.converter(""))
+
+    assert place.files() == []
+
+
 def test_missing_python_is_one_line(place: Place) -> None:
     python = place.folder / "python"
 

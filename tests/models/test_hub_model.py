@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fakes.checkpoints import write_converter
 from fakes.hub import FakeHub
 from huggingface_hub import constants
 
 from tgi_llama.config import Config
 from tgi_llama.errors import ConfigError, StartError
-from tgi_llama.models import conversion, converter, hub
+from tgi_llama.models import conversion, hub
 from tgi_llama.models.files import ModelFiles, resolve_model
 
 GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
@@ -319,17 +320,14 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     of its own."""
     folders: list[set[str]] = []
 
-    def convert(
-        source: Path, key: conversion.ConversionKey, cache: Path, *_: object, **__: object
-    ) -> Path:
+    def convert_to(source: Path, target: Path, **_: object) -> None:
         folders.append(_files_in(source))
-        target = key.path(cache)
         target.parent.mkdir(parents=True)
         target.write_bytes(GGUF)
-        return target
 
-    monkeypatch.setattr(conversion, "convert", convert)
-    monkeypatch.setattr(converter, "find_converter", lambda *_, **__: None)
+    monkeypatch.setattr(conversion, "convert_to", convert_to)
+    monkeypatch.setattr(conversion, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(conversion, "find_converter", lambda *_, **__: None)
     return folders
 
 
@@ -368,14 +366,41 @@ def test_converted_model_is_used_again_without_its_safetensors(
     assert _files_in(found.tokenizer_folder) == set(SIDE_FILES)
 
 
-def test_converter_is_looked_for_before_gigabytes_arrive(
-    fake_hub: FakeHub, config: Callable[..., Config], tmp_path: Path
+def _python(path: Path, *, lacks: str) -> Path:
+    """Answers what is asked of it: which packages it lacks."""
+    path.write_text(f"#!/bin/sh\necho {lacks}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "raised", "reason"),
+    [
+        ({"converter": "none/none"}, ConfigError, "--converter: there is no convert_hf_to_gguf"),
+        ({"converter_python": "bare"}, ConfigError, r"\(no torch, no transformers\): pip install"),
+        ({"converter_python": "absent"}, StartError, "cannot run .*absent: No such file"),
+        ({"model_cache": "bare"}, ConfigError, "cannot write to .*bare/org/name/.*: Not a dir"),
+    ],
+)
+def test_what_keeps_us_from_converting_is_told_before_gigabytes_arrive(
+    fake_hub: FakeHub,
+    config: Callable[..., Config],
+    tmp_path: Path,
+    given: dict[str, str],
+    raised: type[Exception],
+    reason: str,
 ) -> None:
     fake_hub.add("org/name", SIDE_FILES | WEIGHTS)
+    _python(tmp_path / "bare", lacks="torch transformers")
+    complete = {
+        "converter": write_converter(tmp_path / "converter", ""),
+        "converter_python": _python(tmp_path / "complete", lacks=""),
+    }
+    paths = {name: tmp_path / value for name, value in given.items()}
 
-    with pytest.raises(ConfigError, match="converter"):
-        resolve_model(config(model_id="org/name", converter=tmp_path / "none"))
-    assert not fake_hub.requests("cdn")
+    with pytest.raises(raised, match=reason):
+        resolve_model(config(model_id="org/name", **(complete | paths)))
+    assert not fake_hub.requests("head")
 
 
 @pytest.mark.parametrize(

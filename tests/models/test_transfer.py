@@ -383,7 +383,7 @@ def test_disk_that_fills_up_raises_and_keeps_what_arrived(
 def test_cache_that_cannot_be_written_raises(make_hub: MakeHub, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
 
-    with pytest.raises(StartError, match=r"^cannot write .*: Not a directory$"):
+    with pytest.raises(StartError, match=r"^cannot write .*: Not a directory; HF_HOME or HF_"):
         make_hub().fetch("org/name", ["a.gguf"])
 
 

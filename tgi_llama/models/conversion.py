@@ -80,6 +80,22 @@ def convert(
     return target
 
 
+def prepare(
+    key: ConversionKey,
+    cache: Path,
+    converter: Path | None,
+    *,
+    python: Path | None,
+    trust_remote_code: bool,
+) -> Converter:
+    """The converter, with all that can be known to be wrong before gigabytes arrive: no converter,
+    no packages for it, a cache that cannot be written. Raises ConfigError and StartError."""
+    found = find_converter(converter, cache, python=python, trust_remote_code=trust_remote_code)
+    found.check_packages()
+    with workspace(key.path(cache)):
+        return found
+
+
 def convert_to(source: Path, target: Path, *, key: ConversionKey, converter: Converter) -> None:
     """Makes ``target``, or waits for another process that does and has it then. Raises as
     ``convert``."""
@@ -101,7 +117,10 @@ def convert_to(source: Path, target: Path, *, key: ConversionKey, converter: Con
         if not converter.trust_remote_code:
             source = _without_code(source, place / "source")
         program = [converter.script, "--outfile", converted, *options, source]
-        _run_converter(converter, program, what=f"converting {checkpoint.folder}")
+        what = f"converting {checkpoint.folder}"
+        _run_converter(converter, program, what=what)
+        if not converted.is_file():
+            raise StartError(f"{what}: {converter.python} ended well and wrote no file")
         if type_name not in PLAIN_TYPES:
             converted = _quantized(converted, place / "quantized.gguf", type_name)
         publish(converted, target)
@@ -157,11 +176,7 @@ def _run_converter(
         Child(what=what, python=converter.python, program=program, environment=environment).run()
     except ChildFailed as error:
         if missing := re.search(r"ModuleNotFoundError: (No module named '.+')", error.reason):
-            raise ConfigError(
-                f"llama.cpp's converter needs packages that {converter.python} does not have"
-                f" ({missing[1]}): pip install 'tgi_llama[convert]', or name a Python that has them"
-                " with --converter-python"
-            ) from error
+            raise converter.without(missing[1]) from error
         raise
 
 

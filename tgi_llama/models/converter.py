@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -29,6 +30,8 @@ _LORA_SCRIPT = "convert_lora_to_gguf.py"
 _PARTS = (_SCRIPT, _LORA_SCRIPT, "conversion/", "gguf-py/gguf/", "LICENSE")
 """What it consists of, in llama.cpp's folder."""
 _PACKAGE = "llama-cpp-python"
+_PACKAGES = ("numpy", "torch", "transformers")
+"""What it imports whatever the model is."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +54,20 @@ class Converter:
         """Converts adapters."""
         return self.folder / _LORA_SCRIPT
 
+    def check_packages(self) -> None:
+        """Raises ConfigError where ``python`` lacks a package that the converter always imports."""
+        missing = _missing_packages(self.python)
+        if missing:
+            raise self.without(f"no {', no '.join(missing)}")
+
+    def without(self, reason: str) -> ConfigError:
+        """The error for packages that are missing."""
+        return ConfigError(
+            f"llama.cpp's converter needs packages that {self.python} does not have ({reason}):"
+            " pip install 'tgi_llama[convert]', or name a Python that has them with"
+            " --converter-python"
+        )
+
 
 def find_converter(
     given: Path | None,
@@ -69,6 +86,21 @@ def find_converter(
         python=python or Path(sys.executable),
         trust_remote_code=trust_remote_code,
     )
+
+
+def _missing_packages(python: Path) -> Sequence[str]:
+    """Looked for, not imported, which would take seconds. Raises StartError."""
+    program = (
+        "import importlib.util, sys\n"
+        "print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))"
+    )
+    try:
+        done = subprocess.run(
+            [python, "-c", program, *_PACKAGES], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise StartError(f"cannot run {python}: {error.strerror}") from error
+    return done.stdout.split()
 
 
 def get_converter(cache: Path) -> Path:

@@ -103,7 +103,7 @@ def _chosen(config: Config, source: HubModel, listing: Listing) -> choice.GgufMo
 
 
 def _converted(config: Config, source: HubModel, hub: Hub, listing: Listing) -> Found:
-    from . import conversion, converter  # not at the top: most models are GGUF files
+    from . import conversion  # not at the top: most models are GGUF files
 
     side_files = _matching(listing, _SIDE_FILES)
     key = conversion.ConversionKey(source.repo_id, listing.commit, config.quantize)
@@ -112,22 +112,16 @@ def _converted(config: Config, source: HubModel, hub: Hub, listing: Listing) -> 
         folder = hub.fetch(source.repo_id, side_files, config.revision)
         return Found(gguf=gguf, folder=folder, commit=listing.commit)
     names = [*side_files, *_checkpoint_files(config, source, listing)]
-    # Whether it can be converted is known before gigabytes arrive.
-    converter.find_converter(
-        config.converter,
-        config.model_cache,
-        python=config.converter_python,
-        trust_remote_code=config.trust_remote_code,
-    )
-    folder = hub.fetch(source.repo_id, names, config.revision)
-    gguf = conversion.convert(
-        folder,
+    converter = conversion.prepare(
         key,
         config.model_cache,
         config.converter,
         python=config.converter_python,
         trust_remote_code=config.trust_remote_code,
     )
+    folder = hub.fetch(source.repo_id, names, config.revision)
+    gguf = key.path(config.model_cache)
+    conversion.convert_to(folder, gguf, key=key, converter=converter)
     return Found(gguf=gguf, folder=folder, commit=listing.commit)
 
 

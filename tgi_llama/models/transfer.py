@@ -242,7 +242,10 @@ def _disk_errors(path: Path) -> Iterator[None]:
                 f"the disk is full: {str(path)!r}; what was fetched is kept, and the next start"
                 " goes on from there"
             ) from error
-        raise StartError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        raise StartError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; HF_HOME or HF_HUB_CACHE names"
+            " another folder, and with HF_HUB_OFFLINE=1 nothing is written"
+        ) from error
 
 
 def _unfinished(blob: Path) -> Path:
