@@ -2,6 +2,10 @@
 
 import importlib.metadata
 import logging
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,3 +138,21 @@ def test_failing_converter_is_a_start_error(tmp_path: Path) -> None:
 
     with pytest.raises(StartError, match=r"converting .*m failed: ValueError: odd weights"):
         _run(write_checkpoint(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_command_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    body = f"import signal\nopen({str(started)!r}, 'w').close()\nsignal.pause()"
+    write_converter(tmp_path / "converter", "outfile.write_text('half')\n" + body)
+    command = [sys.executable, "-m", "tgi_llama", "convert", write_checkpoint(tmp_path / "m")]
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        started.open().close()  # waits for the converter
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=60)
+
+    assert (process.returncode, output) == (128 + number, b"")
+    assert b"Traceback" not in errors
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
