@@ -435,7 +435,10 @@ def test_native_library_that_does_not_load_is_one_line(
 
 def test_help_imports_nothing_that_serves() -> None:
     """This is what keeps ``--help`` under a second."""
-    heavy = "{'llama_cpp', 'quart', 'hypercorn', 'trio', 'numpy', 'tokenizers', 'cattrs', 'jinja2'}"
+    heavy = (
+        "{'llama_cpp', 'quart', 'hypercorn', 'trio', 'numpy', 'tokenizers', 'cattrs', 'jinja2',"
+        " 'huggingface_hub'}"
+    )
     result = _python(
         "-c",
         "import sys\n"

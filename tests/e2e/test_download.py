@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fakes.hub import TOKEN, FakeHub, running_hub
+from fakes.interruptible import INTERRUPTIBLE
 
 import tgi_llama.builtin
 
@@ -34,7 +35,7 @@ def hub_environment(
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "tgi_llama", "download", *arguments]
+    return [*INTERRUPTIBLE, "download", *arguments]
 
 
 def _download(

@@ -5,12 +5,12 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fakes.checkpoints import write_checkpoint, write_converter
+from fakes.interruptible import INTERRUPTIBLE
 
 from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.models.convert_command import run
@@ -146,7 +146,7 @@ def test_interrupted_command_leaves_nothing(tmp_path: Path, number: signal.Signa
     os.mkfifo(started)
     body = f"import signal\nopen({str(started)!r}, 'w').close()\nsignal.pause()"
     write_converter(tmp_path / "converter", "outfile.write_text('half')\n" + body)
-    command = [sys.executable, "-m", "tgi_llama", "convert", write_checkpoint(tmp_path / "m")]
+    command = [*INTERRUPTIBLE, "convert", write_checkpoint(tmp_path / "m")]
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         started.open().close()  # waits for the converter

@@ -4,13 +4,13 @@ converter and llama.cpp make the file, and the real server says what transformer
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 from fakes.hub import TOKEN, FakeHub, running_hub
+from fakes.interruptible import INTERRUPTIBLE
 from fakes.safetensors import split_checkpoint
 from fakes.server_process import tgi_llama
 from truth.comparison import N_STEPS, compare, read_expected
@@ -80,7 +80,7 @@ async def test_model_of_the_hub_is_converted_once_and_served(
 
 
 def _download(*options: str) -> list[str]:
-    return [sys.executable, "-m", "tgi_llama", "download", NAME, *options]
+    return [*INTERRUPTIBLE, "download", NAME, *options]
 
 
 def test_two_downloads_at_once_convert_once(
