@@ -18,6 +18,7 @@ from huggingface_hub import constants
 from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.models import transfer
 from tgi_llama.models.hub import Hub
+from tgi_llama.models.hub_errors import Patience
 
 MIB = 1 << 20
 GGUF = b"GGUF" + os.urandom(3 * MIB)
@@ -120,8 +121,10 @@ def test_stalled_transfer_goes_on_after_the_time_limit(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
     fake_hub.fail("cdn", stall_after=2 * MIB)
+    # Where the machine is busy, so short a limit ends good transfers too.
+    patience = Patience(n_tries=1000, pause=lambda _: None, clock=lambda: 0.0)
 
-    folder = make_hub().fetch("org/name", ["a.gguf"])
+    folder = make_hub(patience=patience).fetch("org/name", ["a.gguf"])
 
     assert (folder / "a.gguf").read_bytes() == GGUF
     assert fake_hub.stalled.is_set()
@@ -241,7 +244,7 @@ def test_etag_that_is_no_hash_leaves_the_size_to_check(
     assert (folder / "config.json").resolve().name == "a-mirror"
 
 
-@pytest.mark.parametrize("etag", ['"../../a"', ""])
+@pytest.mark.parametrize("etag", ['"../../a"', '".."', ""])
 def test_etag_that_cannot_be_a_name_raises(
     make_hub: MakeHub, fake_hub: FakeHub, commit: str, etag: str
 ) -> None:
@@ -285,6 +288,19 @@ def test_huge_file_with_wrong_bytes_is_thrown_away(
         make_hub().fetch("org/name", ["a.gguf"])
     assert list(repository.rglob("*.gguf")) == []
     assert not [path for path in repository.glob("blobs/*") if path.is_file()]
+
+
+def test_huge_file_that_its_protocol_cannot_fetch_raises(
+    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise RuntimeError("Data processing error: CAS service error")  # hf_xet has no others
+
+    monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", MIB)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+
+    with pytest.raises(StartError, match=r"^--model-id: 'a\.gguf': Data processing error"):
+        make_hub().fetch("org/name", ["a.gguf"])
 
 
 def test_huge_file_without_that_protocol_raises(

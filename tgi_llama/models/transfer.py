@@ -41,7 +41,7 @@ _CHUNK_BYTES = 1 << 20
 _SPARE_BYTES = 64 << 20
 """Left free on the disk: logs and the like need room too."""
 
-_FILE_NAME = re.compile(r"[\w.-]+")
+_FILE_NAME = re.compile(r"\w[\w.-]*")
 
 
 def prepare_library() -> None:
@@ -185,7 +185,7 @@ class Transfer:
                     library_name="tgi_llama",
                 )
             )
-        except ValueError as error:  # huggingface_hub's, without hf_xet
+        except (ValueError, RuntimeError) as error:  # without hf_xet; hf_xet's own
             raise StartError(f"{self.subject.option}: {name!r}: {error}") from error
         if not _has_hash(Path(path), etag):
             Path(path).resolve().unlink()
