@@ -127,7 +127,7 @@ class LoraOptions:
 
     lora_adapters: tuple[str, ...] = described(
         (),
-        group=Group.MODEL,
+        group=Group.ADAPTERS,
         unit="name=file",
         help="LoRA adapters to serve beside the model: name=file, or name=owner/repo[:file] of a"
         " hub; several with commas, or by repeating the option. file:0.5 scales an adapter.",
@@ -135,7 +135,7 @@ class LoraOptions:
     )
     lora_adapter_folder: tuple[str, ...] = described(
         (),
-        group=Group.MODEL,
+        group=Group.ADAPTERS,
         unit="folder",
         help="Let adapters be loaded at run time from this folder, by holders of an"
         " --admin-api-key. Repeat it for several.",
