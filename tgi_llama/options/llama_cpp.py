@@ -163,3 +163,8 @@ class LlamaCppOptions:
     def split_proportions(self) -> tuple[float, ...]:
         """``tensor_split`` as numbers; none where nothing was given."""
         return proportions(self.tensor_split)
+
+    @property
+    def is_gpu_memory_margin_given(self) -> bool:
+        """Whether it is another than the default."""
+        return self.gpu_memory_margin != gpu_memory_margin(None)
