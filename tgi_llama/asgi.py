@@ -6,14 +6,17 @@ model again. How long running requests may take at shutdown is Hypercorn's ``--g
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from hypercorn.utils import LifespanFailureError
 
-from tgi_llama.cli import config_from_environment, start_logging
+from tgi_llama.cli import config_from_environment, native_library, start_logging
 from tgi_llama.errors import TgiLlamaError
-from tgi_llama.service import Service, find_model, run_service
+
+if TYPE_CHECKING:
+    from tgi_llama.service import Service
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ class Application:
     """The ASGI callable. Holds the running service between lifespan start-up and shutdown."""
 
     def __init__(self) -> None:
-        self._service: Service | None = None
+        self._service: "Service | None" = None
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -52,6 +55,8 @@ class Application:
     async def _serve(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         config = config_from_environment()
         start_logging(config)
+        with native_library():  # not at the top: that would leave a traceback
+            from tgi_llama.service import find_model, run_service
         async with trio.open_nursery() as nursery:
             files = await find_model(config)
             self._service = await nursery.start(run_service, config, files)

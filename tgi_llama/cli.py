@@ -97,7 +97,7 @@ def config_from_environment() -> Config:
 
 
 @contextlib.contextmanager
-def _native_library() -> Iterator[None]:
+def native_library() -> Iterator[None]:
     """Around the import of what loads it: raises StartError where it does not load."""
     try:
         yield
@@ -137,7 +137,7 @@ def _download(arguments: Sequence[str], program: str) -> int:
 
 
 def _inspect(arguments: Sequence[str], program: str) -> int:
-    with _native_library():
+    with native_library():
         from tgi_llama.inspection import command
 
     relevant = [option for option in options() if option.name in command.RELEVANT]
@@ -165,7 +165,7 @@ _COMMANDS = {
 
 
 def _serve(config: Config) -> None:
-    with _native_library():
+    with native_library():
         from tgi_llama import lifecycle  # not at the top: it loads the native library
     lifecycle.run(config)
 

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
 import trio
@@ -82,6 +83,25 @@ async def test_hypercorn_without_its_model_ends_with_one_line_about_it(
         )
     line = b"--model-gguf: cannot read the file 'no-such-file.gguf': No such file or directory"
     assert done.stdout.count(line) == 1
+    assert done.returncode == 1
+
+
+async def test_hypercorn_without_a_library_that_loads_ends_with_one_line_about_it(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    package = tmp_path / "llama_cpp"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('libcuda.so.1: cannot open')")
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            [*COMMAND, *IN_PROCESS],
+            env={**environment, "PYTHONPATH": f"{tmp_path}:{environment.get('PYTHONPATH', '')}"},
+            check=False,
+            capture_stdout=True,
+            capture_stderr=True,
+        )
+    assert done.stdout.count(b"llama.cpp does not load: libcuda.so.1: cannot open") == 1
+    assert b"service.py" not in done.stdout + done.stderr  # no traceback through our modules
     assert done.returncode == 1
 
 
