@@ -25,7 +25,7 @@ class Application:
     """The ASGI callable. Holds the running service between lifespan start-up and shutdown."""
 
     def __init__(self) -> None:
-        self._service: "Service | None" = None
+        self._service: Service | None = None
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable

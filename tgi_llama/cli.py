@@ -37,6 +37,7 @@ _ENVIRONMENT_RULE = (
     " takes true or false, and the command line wins. An empty variable counts as unset. --hostname"
     " and the options that only show something are not read from it."
 )
+FIRST_PROCESS = Path("/proc/1/cmdline")
 _EXIT_RUN_TIME, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -152,7 +153,7 @@ def _inspect(arguments: Sequence[str], program: str) -> int:
 def _health(arguments: Sequence[str], program: str) -> int:
     from tgi_llama import health_check
 
-    return health_check.run(arguments, program=program)
+    return health_check.run(arguments, program=program, address=_address_of_server())
 
 
 _COMMANDS = {
@@ -162,6 +163,35 @@ _COMMANDS = {
     "inspect": _SubCommand("FILE", "Show what a GGUF file is and takes.", _inspect),
     "health": _SubCommand("", "Ask a server whether it is healthy.", _health),
 }
+
+
+def _address_of_server() -> tuple[str | None, int | None]:
+    """Hostname and port that this container's server was told; None where nothing was said.
+
+    A server that is the first process of a container, or started by an init that is, has its
+    options there for everybody to read, and whoever checks its health has its environment.
+    """
+    try:
+        words = FIRST_PROCESS.read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        words = []
+    start = platforms.read(_arguments_of_server(words), os.environ)
+    arguments = list(start.arguments)
+    with _command().make_context(
+        _PROGRAM, arguments, resilient_parsing=True, **_context_of(start)
+    ) as context:
+        given = context.params
+    return given["hostname"], given["port"]
+
+
+def _arguments_of_server(words: Sequence[str]) -> Sequence[str]:
+    """Those of ``tgi-llama`` or ``python -m tgi_llama`` among the words of a command line; none
+    where it does something else."""
+    for at, word in enumerate(words):
+        if os.path.basename(word) in (_PROGRAM, __package__):
+            arguments = words[at + 1 :]
+            return () if arguments and arguments[0] in _COMMANDS else tuple(arguments)
+    return ()
 
 
 def _serve(config: Config) -> None:
