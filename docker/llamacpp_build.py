@@ -69,9 +69,12 @@ def _cpu_args(arguments: Mapping[str, str]) -> list[str]:
 
 
 def _cuda_args(architectures: str) -> list[str]:
-    """The driver's library is on no build machine: what links to it stays open until run time."""
+    """The driver's library is on no build machine: what links to it stays open until run time.
+    NCCL, which would have to be in the image, is for a way to split that the server does not have
+    (llama.cpp's ``tensor``)."""
     return [
         "-DGGML_CUDA=ON",
+        "-DGGML_CUDA_NCCL=OFF",
         f"-DCMAKE_CUDA_ARCHITECTURES={architectures}",
         "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined",
     ]
