@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tgi_llama.cpus import n_available_cpus
 from tgi_llama.errors import ConfigError, StartError, TgiLlamaError
 from tgi_llama.logs import set_up_logs
 from tgi_llama.options.option import Group, Option
+from tgi_llama.sub_command import CONTEXT, ServerOptions
 
 _PROGRAM = "tgi-llama"
 _INTRODUCTION = (
@@ -126,28 +127,22 @@ def _bench(arguments: Sequence[str], program: str) -> int:
 
 
 def _convert(arguments: Sequence[str], program: str) -> int:
-    from tgi_llama.models import convert_command
+    from tgi_llama.models import convert_command as command
 
-    return convert_command.run(arguments, program=program)
+    return command.run(arguments, program=program, options=server_options(command.RELEVANT))
 
 
 def _download(arguments: Sequence[str], program: str) -> int:
-    from tgi_llama.models import download_command
+    from tgi_llama.models import download_command as command
 
-    return download_command.run(arguments, program=program)
+    return command.run(arguments, program=program, options=server_options(command.RELEVANT))
 
 
 def _inspect(arguments: Sequence[str], program: str) -> int:
     with native_library():
         from tgi_llama.inspection import command
 
-    relevant = [option for option in options() if option.name in command.RELEVANT]
-    return command.run(
-        arguments,
-        program=program,
-        options=[_ConfigOption(option) for option in relevant],
-        configure=_config_of,
-    )
+    return command.run(arguments, program=program, options=server_options(command.RELEVANT))
 
 
 def _health(arguments: Sequence[str], program: str) -> int:
@@ -198,6 +193,12 @@ def _serve(config: Config) -> None:
     with native_library():
         from tgi_llama import lifecycle  # not at the top: it loads the native library
     lifecycle.run(config)
+
+
+def server_options(names: Collection[str]) -> ServerOptions:
+    """Those of these names, for a command that has them too; in the order of the server's."""
+    chosen = [_ConfigOption(option) for option in options() if option.name in names]
+    return ServerOptions(chosen, _config_of)
 
 
 def start_logging(config: Config) -> None:
@@ -251,7 +252,7 @@ def _command() -> click.Command:
         callback=_config_of_current_context,
         help=_INTRODUCTION,
         epilog=_ENVIRONMENT_RULE,
-        context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+        context_settings=CONTEXT,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from tgi_llama.errors import ConfigError
+from tgi_llama.sub_command import CONTEXT, call
 
 _HEALTHY, _UNHEALTHY = 0, 1
 
@@ -30,20 +30,15 @@ def run(
         "hostname": _HOSTNAME if hostname is None or hostname in _EVERYWHERE else hostname,
         "port": port or _PORT,  # 0 is any: nobody knows
     }
-    try:
-        result: object = _command.main(
-            list(arguments), prog_name=program, standalone_mode=False, default_map=defaults
-        )
-    except click.ClickException as error:
-        raise ConfigError(error.format_message()) from error
-    return result if isinstance(result, int) else _HEALTHY
+    status: int = call(_command, arguments, program, defaults)
+    return status
 
 
 @click.command(
     help="Ask a running server for /health. Ends with status 0 where it is healthy, else with 1."
     " In a container it finds the server's address in the options and variables that the server"
     " was started with.",
-    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 @click.option("--hostname", help="Where it listens. [default: the server's, else 127.0.0.1]")
 @click.option(
