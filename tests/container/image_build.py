@@ -102,9 +102,9 @@ def make_base_image(buildah: Buildah) -> None:
     buildah.run("commit", "--rm", container, BASE)
 
 
-def build(buildah: Buildah, arguments: Mapping[str, str]) -> str:
-    """The image for the build arguments; returns its name. Steps that were run before with the same
-    arguments and files are taken from earlier builds."""
+def build(buildah: Buildah, arguments: Mapping[str, str], name: str = IMAGE) -> str:
+    """The image for the build arguments, under that name, which it returns. Steps that were run
+    before with the same arguments and files are taken from earlier builds."""
     make_base_image(buildah)
     given = {
         "BASE_IMAGE": BASE,
@@ -122,7 +122,7 @@ def build(buildah: Buildah, arguments: Mapping[str, str]) -> str:
     subprocess.run(
         buildah.command(
             *("build", "--isolation", "chroot", "--network", "host", "--format", "docker"),
-            *("--layers", "--pull=never", "--file", "Dockerfile_llamacpp", "--tag", IMAGE),
+            *("--layers", "--pull=never", "--file", "Dockerfile_llamacpp", "--tag", name),
             *options,
             *mounts,
             str(REPOSITORY),
@@ -130,7 +130,7 @@ def build(buildah: Buildah, arguments: Mapping[str, str]) -> str:
         check=True,
         cwd=REPOSITORY,
     )
-    return IMAGE
+    return name
 
 
 def _mounts(scratch: Path) -> list[tuple[Path, str]]:
