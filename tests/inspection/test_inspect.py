@@ -1,6 +1,7 @@
 """``tgi-llama inspect`` on files of all kinds, as its users run it."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -254,9 +255,9 @@ def test_file_without_tensors_is_told(inspect: Inspect, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "failed to read magic"),
-        (b"hello", "invalid magic characters: 'hell', expected 'GGUF'"),
-        (_BUILTIN.read_bytes()[:5000], "failed to read key-value pairs"),
+        (b"", "FILE: expected a GGUF file, but {!r} is empty"),
+        (b"hello", "FILE: expected a GGUF file, but {!r} does not start with the letters GGUF"),
+        (_BUILTIN.read_bytes()[:5000], "llama.cpp cannot read {}: failed to read key-value pairs"),
     ],
     ids=["empty", "text", "cut off"],
 )
@@ -266,7 +267,16 @@ def test_file_that_is_no_gguf_is_one_line(
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
 
-    assert inspect(path) == (2, "", f"tgi-llama: error: llama.cpp cannot read {path}: {reason}\n")
+    told = reason.format(str(path))
+    assert inspect(path) == (2, "", f"tgi-llama: error: {told}\n")
+
+
+def test_pipe_is_refused_and_not_waited_for(inspect: Inspect, tmp_path: Path) -> None:
+    pipe = tmp_path / "model.gguf"
+    os.mkfifo(pipe)
+    status, _, err = inspect(pipe)
+    assert status == 2
+    assert err.endswith("is not a regular file\n")
 
 
 @pytest.mark.parametrize(

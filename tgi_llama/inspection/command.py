@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from tgi_llama.models.header import check_model_file
 from tgi_llama.sub_command import CONTEXT, ServerOptions, call
 
 from .facts import inspect_file
@@ -35,6 +36,7 @@ def run(arguments: Sequence[str], *, program: str, options: ServerOptions) -> in
     def inspect(**values: object) -> int:
         path, is_json = values["file"], values["json"]
         assert isinstance(path, Path)
+        check_model_file(path, option="FILE")  # llama.cpp would wait for what a pipe may say
         facts = inspect_file(path, options.configure(click.get_current_context()))
         click.echo(as_json(facts) if is_json else report(facts))
         return 0 if facts.problem is None or facts.kind != "model" else 1
