@@ -76,6 +76,7 @@ def parse(arguments: Sequence[str]) -> Config | None:
     asked for something to be printed, for example ``--help``, which is done. Raises ConfigError."""
     try:
         start = platforms.read(arguments, os.environ)
+        _check_first_word(start.arguments)
         result = _command().main(
             list(start.arguments),
             prog_name=_PROGRAM,
@@ -85,6 +86,15 @@ def parse(arguments: Sequence[str]) -> Config | None:
     except click.ClickException as error:
         raise ConfigError(error.format_message()) from error
     return result if isinstance(result, Config) else None
+
+
+def _check_first_word(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for a word in the place of a command, such as a model's."""
+    if arguments and not arguments[0].startswith("-"):
+        raise ConfigError(
+            f"{arguments[0]!r} is none of the commands {', '.join(_COMMANDS)}; a model is named by"
+            " --model-gguf or --model-id"
+        )
 
 
 def config_from_environment() -> Config:
