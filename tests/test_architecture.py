@@ -52,7 +52,17 @@ ALLOWED = {
     | {"text", "turns"},
     "platforms": {"errors"},
     "health_check": {"sub_command"},  # a client of a running server
-    "cli": {"bench", "config", "cpus", "errors", "health_check", "inspection", "lifecycle"}
+    "config_option": {"options", "platforms"},
+    "cli": {
+        "bench",
+        "config",
+        "config_option",
+        "cpus",
+        "errors",
+        "health_check",
+        "inspection",
+        "lifecycle",
+    }
     | {"logs", "models", "options", "platforms", "sub_command"},
     "asgi": {"cli", "errors", "service"},
     "__main__": {"cli"},
@@ -100,7 +110,8 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"cli", "sub_command"} | {"bench", "health_check", "inspection", "models"},  # commands
+    "click": {"cli", "config_option", "sub_command"}
+    | {"bench", "health_check", "inspection", "models"},  # commands
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},
