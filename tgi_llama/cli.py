@@ -113,7 +113,7 @@ def native_library() -> Iterator[None]:
     """Around the import of what loads it: raises StartError where it does not load."""
     try:
         yield
-    except RuntimeError as error:  # llama-cpp-python's
+    except (RuntimeError, OSError) as error:  # llama-cpp-python's
         hint = ""
         if re.search(r"libcuda|libamdhip|libvulkan", str(error)):
             hint = " (a build for GPUs needs their driver; in a container: --gpus all)"
