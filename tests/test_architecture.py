@@ -65,6 +65,7 @@ ALLOWED = {
     }
     | {"logs", "models", "options", "platforms", "sub_command"},
     "asgi": {"cli", "errors", "service"},
+    "hypercorn_config": set(),
     "__main__": {"cli"},
     "builtin": set(),
 }

@@ -16,6 +16,7 @@ from tgi_llama.errors import ConfigError, Forbidden
 from tgi_llama.options.lora import OPTION, AdapterEntry, HubSource, hub_source, parse_entry
 
 from .header import check_model_file
+from .source import importing_the_hub
 
 Fetch = Callable[[HubSource, str], Path]
 """From an adapter on the hub, and what to call it in a message, to its file here. Blocks; raises
@@ -103,7 +104,8 @@ def find_adapter(source: str, *, place: str, fetch: Fetch) -> Path:
 def fetch_from_hub(source: HubSource, place: str, *, checkpoint: Callable[[], None]) -> Path:
     """A ``Fetch``. ``checkpoint`` is called often while a file arrives and may raise what is to end
     that."""
-    from . import hub_adapter  # not at the top: huggingface_hub takes a while to import
+    with importing_the_hub():
+        from . import hub_adapter  # not at the top: huggingface_hub takes a while to import
 
     return hub_adapter.fetch_adapter(source, place, checkpoint=checkpoint)
 
