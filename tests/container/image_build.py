@@ -102,9 +102,15 @@ def make_base_image(buildah: Buildah) -> None:
     buildah.run("commit", "--rm", container, BASE)
 
 
-def build(buildah: Buildah, arguments: Mapping[str, str], name: str = IMAGE) -> str:
-    """The image for the build arguments, under that name, which it returns. Steps that were run
-    before with the same arguments and files are taken from earlier builds."""
+def build(
+    buildah: Buildah,
+    arguments: Mapping[str, str],
+    name: str = IMAGE,
+    context: str = str(REPOSITORY),
+) -> str:
+    """The image for the build arguments, under that name, which it returns; ``context`` is a folder
+    or the address of a git repository. Steps that were run before with the same arguments and files
+    are taken from earlier builds."""
     make_base_image(buildah)
     given = {
         "BASE_IMAGE": BASE,
@@ -125,10 +131,10 @@ def build(buildah: Buildah, arguments: Mapping[str, str], name: str = IMAGE) -> 
             *("--layers", "--pull=never", "--file", "Dockerfile_llamacpp", "--tag", name),
             *options,
             *mounts,
-            str(REPOSITORY),
+            context,
         ),
         check=True,
-        cwd=REPOSITORY,
+        cwd=buildah.folder,  # nothing but the context may say where the Dockerfile is
     )
     return name
 

@@ -6,14 +6,17 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from container.image_build import IMAGE, Buildah, build, folder
+from container.image_build import IMAGE, REPOSITORY, Buildah, build, folder
 from container.running_image import Container
 from fakes.hub import TOKEN, FakeHub, running_hub
 
@@ -259,6 +262,32 @@ def test_model_in_safetensors_is_converted_and_says_what_transformers_says(
     done = container.run("tgi-llama", "inspect", "/models/small.gguf", volumes=volumes)
     assert "Q4_0" in done.stdout
     assert done.returncode == 0
+
+
+def test_image_is_built_from_the_address_of_a_repository(
+    container: Container, tmp_path: Path, port: int
+) -> None:
+    """As the page builds it, without a checkout; the repository is what is committed here."""
+    if os.environ.get("TEST_CONTAINER_IMAGE"):
+        pytest.skip("TEST_CONTAINER_IMAGE is given: nothing is built")
+    git = ["git", "-c", "safe.directory=*"]
+    subprocess.run([*git, "clone", "-q", "--bare", REPOSITORY, tmp_path / "repo.git"], check=True)
+    serve = ["daemon", "--export-all", f"--base-path={tmp_path}", "--listen=127.0.0.1"]
+    with subprocess.Popen([*git, *serve, f"--port={port}"], process_group=0) as daemon:
+        try:
+            while daemon.poll() is None and not _listens(port):
+                time.sleep(0.1)  # it tells nobody when it is ready
+            address = f"git://127.0.0.1:{port}/repo.git"
+            made = build(container.buildah, {}, name=f"{IMAGE}-git", context=address)
+        finally:
+            os.killpg(daemon.pid, signal.SIGTERM)
+    assert container.buildah.config(made)["Entrypoint"] == ["tgi-llama"]
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
 
 
 def test_image_without_the_converter_is_smaller_and_serves(
