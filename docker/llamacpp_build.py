@@ -7,7 +7,7 @@ prints into ``CMAKE_ARGS``. A wrong argument ends the build here, before anythin
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 LLAMA_CPP_COMMITS = {"0.3.36": "0c1e57098"}
 """From releases of llama-cpp-python that this release works with to llama.cpp's commits in them."""
@@ -80,9 +80,13 @@ def _cuda_args(architectures: str) -> list[str]:
     ]
 
 
-def main() -> int:
-    """Prints what CMAKE_ARGS is to be, for the build arguments in the environment."""
+def main(words: Sequence[str]) -> int:
+    """Prints what CMAKE_ARGS is to be, for the build arguments in the environment. With
+    ``--check-version`` it only looks at the version, before that is downloaded."""
     try:
+        if list(words) == ["--check-version"]:
+            _check_version(os.environ["llamacpp_version"])
+            return 0
         arguments = cmake_args(os.environ)
     except BuildArgumentError as error:
         sys.stderr.write(f"Dockerfile_llamacpp: {error}\n")
@@ -92,4 +96,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

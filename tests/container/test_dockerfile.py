@@ -114,6 +114,7 @@ def test_cmake_args_of_ones_own_come_last(llamacpp_build: ModuleType) -> None:
     ("name", "value", "message"),
     [
         ("llamacpp_version", "0.3.35", f"works with llama-cpp-python {REQUIRED_VERSION} only"),
+        ("llamacpp_version", "b4651", f"works with llama-cpp-python {REQUIRED_VERSION} only"),
         ("llamacpp_cuda", "yes", "expected ON or OFF"),
         ("llamacpp_native", "", "expected ON or OFF"),
         ("llamacpp_rpc", "1", "expected ON or OFF"),
@@ -134,6 +135,22 @@ def test_build_argument_that_is_wrong_ends_the_build_with_a_line(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"Dockerfile_llamacpp: {name}={value}: ")
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(("version", "status"), [(REQUIRED_VERSION, 0), ("b4651", 1)])
+def test_version_is_looked_at_before_it_is_downloaded(version: str, status: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "docker/llamacpp_build.py", "--check-version"],
+        cwd=_ROOT,
+        env={"llamacpp_version": version},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.count("\n") == status
+    check = _DOCKERFILE.index("llamacpp_build.py --check-version")
+    assert check < _DOCKERFILE.index("pip download")
 
 
 def test_the_installed_release_is_the_images(llamacpp_build: ModuleType) -> None:
