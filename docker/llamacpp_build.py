@@ -83,11 +83,12 @@ def _cuda_args(architectures: str) -> list[str]:
 def main(words: Sequence[str]) -> int:
     """Prints what CMAKE_ARGS is to be, for the build arguments in the environment. With
     ``--check-version`` it only looks at the version, before that is downloaded."""
+    given: Mapping[str, str] = os.environ
     try:
         if list(words) == ["--check-version"]:
-            _check_version(os.environ["llamacpp_version"])
+            _check_version(given["llamacpp_version"])
             return 0
-        arguments = cmake_args(os.environ)
+        arguments = cmake_args(given)
     except BuildArgumentError as error:
         sys.stderr.write(f"Dockerfile_llamacpp: {error}\n")
         return 1
