@@ -107,6 +107,7 @@ def test_find_takes_a_file_of_a_folder(tmp_path: Path) -> None:
     for given in ("below/a.gguf", str(file), "./below/../below/a.gguf", "below"):
         found = both.find("x", given, scale=2.0)
         assert (found.name, found.path, found.scale) == ("x", file, 2.0)
+        assert found.root == ("below" if given == "below" else "a.gguf")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,22 @@ def test_find_refuses_a_link_that_leads_elsewhere(tmp_path: Path) -> None:
     os.symlink(tmp_path / "b.gguf", tmp_path / "one" / "a.gguf")
     with pytest.raises(Forbidden):
         sources(folders=(tmp_path / "one",)).find("x", "a.gguf", scale=1.0)
+
+
+@pytest.mark.parametrize("content", [EMPTY_GGUF, b"text"])
+def test_find_refuses_a_folder_whose_file_is_a_link_that_leads_elsewhere(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "b.gguf").write_bytes(content)
+    (tmp_path / "one" / "below").mkdir(parents=True)
+    os.symlink(tmp_path / "b.gguf", tmp_path / "one" / "below" / "a.gguf")
+    with pytest.raises(Forbidden):
+        sources(folders=(tmp_path / "one",)).find("x", "below", scale=1.0)
+
+
+def test_find_of_a_path_that_no_system_can_have_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="File name too long"):
+        sources(folders=(tmp_path,)).find("x", "a" * 5000, scale=1.0)
 
 
 def test_find_follows_a_folder_that_is_a_link(tmp_path: Path) -> None:

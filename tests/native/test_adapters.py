@@ -418,7 +418,7 @@ def test_wrong_file_is_refused_and_everything_is_as_it_was(
     model.runner.free_adapter(C)
 
 
-@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), 1e39])
 def test_scale_must_be_a_number(model: Loaded, files: dict[AdapterId, Path], scale: float) -> None:
     with pytest.raises(AdapterError, match="finite"):
         model.runner.load_adapter(C, files[A], scale=scale)

@@ -147,7 +147,7 @@ class AdapterGroups:
     def spend(self, seconds: float, *, switch_s: float = 0.0) -> None:
         """A step took so long, where several groups are here; ``switch_s`` of it went for a change
         of the adapter."""
-        self._last_s = seconds - switch_s
+        self._last_s = max(0.0, seconds - switch_s)  # llama.cpp tells the change, by another clock
         self._spent_s += self._last_s
 
     def changed(self, seconds: float) -> None:

@@ -82,8 +82,10 @@ class Adapters:
         """See ``ModelRunner.load_adapter``."""
         if adapter in self._loaded:
             raise ValueError(f"adapter {adapter} is loaded already")
-        if not math.isfinite(scale):
-            raise AdapterError(f"the scale of an adapter must be a finite number, not {scale}")
+        if not math.isfinite(ctypes.c_float(scale).value):
+            raise AdapterError(
+                f"the scale of an adapter must be a finite 32-bit number, not {scale}"
+            )
         file = read_adapter_file(path)
         self._check(file)
         facts = file.facts()
