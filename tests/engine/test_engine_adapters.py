@@ -167,17 +167,18 @@ async def test_whoever_waits_is_told_when_the_thread_dies() -> None:
             await engine.unload_adapter(A)
         told.append(caught.value)
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(serve)
-        await engine.load_adapter(A, FILE)
-        with engine.open_streams([a_request([5], adapter=1)]) as (stream,):
-            await thread.wait_at_gate()
-            nursery.start_soon(unload)
-            nursery.start_soon(load)
-            await wait_all_tasks_blocked()
-            thread.let_through(1)
-            with pytest.raises(EngineDead):
-                await stream.__anext__()
+    with trio.fail_after(60):  # or nobody is told
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve)
+            await engine.load_adapter(A, FILE)
+            with engine.open_streams([a_request([5], adapter=1)]) as (stream,):
+                await thread.wait_at_gate()
+                nursery.start_soon(unload)
+                nursery.start_soon(load)
+                await wait_all_tasks_blocked()
+                thread.let_through(1)
+                with pytest.raises(EngineDead):
+                    await stream.__anext__()
     assert len(told) == 2
     assert told[0] is not told[1]
 
