@@ -47,7 +47,7 @@ ALLOWED = {
     | {"models", "server", "text", "turns", "validation"},
     "lifecycle": {"config", "errors", "server", "service"},
     "bench": {"errors"},  # it knows servers by their URL only
-    "inspection": {"config", "engine.kv_cache", "errors", "llama", "text", "turns"},
+    "inspection": {"config", "engine.kv_cache", "errors", "llama", "models", "text", "turns"},
     "platforms": {"errors"},
     "health_check": {"errors"},  # a client of a running server
     "cli": {"bench", "config", "cpus", "errors", "health_check", "inspection", "lifecycle"}
