@@ -75,7 +75,8 @@ class Adapters:
     room: GraphRoom
     log: NativeLog
     current: AdapterId | None = attrs.field(default=None, init=False)
-    """The one that decodes are computed with."""
+    """The one that the last decode was computed with. It may have been freed since: then the next
+    decode is a change, as llama.cpp makes its graphs anew for it."""
     _loaded: dict[AdapterId, _Adapter] = attrs.field(factory=dict, init=False)
 
     def load(self, adapter: AdapterId, path: Path, *, scale: float) -> AdapterFacts:
@@ -106,7 +107,7 @@ class Adapters:
         """See ``ModelRunner.free_adapter``."""
         freed = self._loaded.pop(adapter)
         if self.current == adapter:
-            self.use(None)
+            native.llama_set_adapters_lora(self.context, None, 0, None)
         native.llama_adapter_lora_free(
             ctypes.cast(freed.pointer, native.llama_adapter_lora_p_ctypes)
         )
