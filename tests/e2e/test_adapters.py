@@ -149,6 +149,7 @@ async def test_all_that_a_request_can_want_it_can_want_with_an_adapter(
         tgi_llama("--lora-adapters", f"pirate={PIRATE}", environment=environment) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
+        assert re.search(r"memory needed: .*, adapters \d+ KiB, KV memory", server.output)
         chunks = await streamed(client, "What is 12 + 7?")
         said = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
         assert said == "Arr! 12 + 7 = 19 Yo-ho-ho!"
