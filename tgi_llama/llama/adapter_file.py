@@ -98,11 +98,6 @@ def read_adapter_file(path: Path) -> AdapterFile:
         )
 
 
-def tensor_names(path: Path) -> frozenset[str]:
-    """Of any GGUF file. AdapterError where it cannot be read."""
-    return frozenset(read_adapter_file(path).tensors)
-
-
 def check_adapter_file(file: AdapterFile, *, n_experts: int, is_output_tied: bool) -> None:
     """AdapterError for what would end the process. ``n_experts``: of the model, 0 where it has
     none; ``is_output_tied``: its output matrix is that of its token embeddings."""
