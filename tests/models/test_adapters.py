@@ -1,6 +1,7 @@
 """Where adapters are found, and what holders of an admin key may have."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,19 @@ def test_find_refuses_what_is_elsewhere_whether_it_is_there_or_not(
     (tmp_path / "one").mkdir()
     with pytest.raises(Forbidden, match="`lora_path` must be in a folder"):
         sources(folders=(tmp_path / "one",)).find("x", given, scale=1.0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="nobody counts what is read")
+def test_find_has_read_the_file_so_that_streams_need_not_wait_for_a_disk(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(EMPTY_GGUF + bytes(3 * 2**20))
+
+    def n_read() -> int:
+        (line,) = re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text())
+        return int(line)
+
+    before = n_read()
+    sources(folders=(tmp_path,)).find("x", "a.gguf", scale=1.0)
+    assert n_read() - before > 3 * 2**20
 
 
 def test_find_refuses_a_link_that_leads_elsewhere(tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ Fetch = Callable[[HubSource, str], Path]
 """From an adapter on the hub, and what to call it in a message, to its file here. Blocks; raises
 ConfigError and StartError."""
 
+_BLOCK = 2**20
+_MOST_BLOCKS = 2048
+"""A file that is larger is hardly an adapter, and would push the model out of memory."""
+
 _FIELD = "`lora_path`"
 
 _PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -62,7 +66,12 @@ class AdapterSources:
         """What to load at run time, where the one who asks may have any file of the folders, any
         adapter of the hub, and what the server was started with. Raises Forbidden for everything
         else, ConfigError, and what ``fetch`` raises."""
-        entry = AdapterEntry(text=source, name=name, source=source, scale=scale)
+        file = self._find(AdapterEntry(text=source, name=name, source=source, scale=scale))
+        _read_ahead(file.path)
+        return file
+
+    def _find(self, entry: AdapterEntry) -> AdapterFile:
+        source = entry.source
         if hub_source(source) is not None or source in self._named():
             return self._file(entry, _FIELD)
         place = path = self._allowed(source, source)
@@ -139,6 +148,18 @@ def path_within(folders: Sequence[str], given: str) -> str | None:
             inside.append(path)
     there = (path for path in inside if os.path.exists(path))
     return next(there, inside[0] if inside else None)
+
+
+def _read_ahead(path: Path) -> None:
+    """Has the system read the file into memory, where it stays for a while. Streams pause while
+    the decode thread reads it, and are not to wait for a disk or a network."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            for _ in range(_MOST_BLOCKS):
+                if not file.read(_BLOCK):
+                    break
+    except OSError as error:
+        raise ConfigError(f"{_FIELD}: cannot read {str(path)!r}: {error.strerror}") from error
 
 
 def _only_gguf(folder: Path, *, place: str) -> Path:
