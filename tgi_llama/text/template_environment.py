@@ -25,6 +25,7 @@ from .template_code import MeteredCodeGenerator, MeteredContext, check_source, c
 from .template_guards import (
     build_mapping,
     call_method,
+    is_method,
     may_call,
     metered_filters,
     metered_tests,
@@ -150,6 +151,28 @@ class _Environment(ImmutableSandboxedEnvironment):
                 node.dyn_args = listed.set_lineno(node.lineno)
         return tree
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As Jinja's, which looks for an attribute first and asks whether it is safe, but quick for
+        what templates do most: an object's key, and a method that they may call."""
+        kind = type(obj)
+        if kind is dict and attribute not in _NAMES_OF_OBJECTS:
+            value = obj.get(attribute, _MISSING)
+            return self.undefined(obj=obj, name=attribute) if value is _MISSING else value
+        if is_method(kind, attribute) or (kind is _LoopContext and attribute in _LOOP_FACTS):
+            return getattr(obj, attribute)
+        if kind is _Namespace and not attribute.startswith("_"):
+            value = getattr(obj, attribute, _MISSING)
+            if type(value) in _PLAIN_TYPES:
+                return value
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """As Jinja's, which looks for an attribute where there is no such key."""
+        if type(obj) is dict and type(argument) is str and argument not in _NAMES_OF_OBJECTS:
+            value = obj.get(argument, _MISSING)
+            return self.undefined(obj=obj, name=argument) if value is _MISSING else value
+        return super().getitem(obj, argument)
+
     def call(__self, __context: MeteredContext, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N805
         meter = __context.meter
         kind = type(__obj)
@@ -190,6 +213,17 @@ class _Environment(ImmutableSandboxedEnvironment):
 
         return formatted
 
+
+_MISSING = object()
+
+_PLAIN_TYPES = frozenset((str, bool, int, float, type(None), list, dict))
+
+_LoopContext = jinja2.runtime.LoopContext
+
+_LOOP_FACTS = frozenset(("depth", "first", "index", "index0", "last", "length", "previtem"))
+"""Those that templates ask for most."""
+
+_NAMES_OF_OBJECTS = frozenset(dir(dict))
 
 _OWNERS = (jinja2.runtime.LoopContext, jinja2.utils.Cycler, _Dict, GenerationBlock)
 """Of methods that may be called, besides the values that are in ``template_guards``."""
@@ -244,8 +278,13 @@ def plain_data(value: object) -> object:
 
     Raises TypeError for anything that JSON does not know.
     """
-    if value is None or isinstance(value, bool):
+    kind = value.__class__
+    if kind is str or kind is bool or kind is int or kind is float or value is None:
         return value
+    if kind is dict:
+        return {str(key): plain_data(item) for key, item in value.items()}
+    if kind is list:
+        return [plain_data(item) for item in value]
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
