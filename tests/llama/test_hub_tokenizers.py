@@ -83,9 +83,7 @@ def test_newer_file_of_sentencepiece_belongs_to_its_model(
     native.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
     native.save(str(tmp_path / "tokenizer.json"))
     vocab = open_vocab("llama-spm")
-    said = GgufRules(
-        path=Path("model.gguf"), add_bos=True, add_eos=False, words_are_guessed=False
-    )
+    said = GgufRules(path=Path("model.gguf"), add_bos=True, add_eos=False, words_are_guessed=False)
     tokenizer = load_tokenizer(tmp_path, vocab, said)
     assert isinstance(tokenizer, HubTokenizer)
     hello = tokenizer.encode("Hello", add_special=True)

@@ -205,7 +205,9 @@ def test_added_tokens_and_gaps_are_no_other_tokens(tmp_path: Path) -> None:
     """The converter fills gaps, and writes some added tokens anew."""
 
     def tokenizer(words: Mapping[str, int]) -> NativeTokenizer:
-        bytes_ = {one: index for index, one in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+        bytes_ = {
+            one: index for index, one in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
+        }
         native = NativeTokenizer(models.BPE(vocab={**bytes_, **words}, merges=[]))
         native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         native.add_special_tokens(["<s>", EOS])

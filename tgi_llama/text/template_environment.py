@@ -114,8 +114,9 @@ _MAX_FIELDS = 10_000
 class _Formatter(SandboxedFormatter):
     """Of ``str.format``, for one call."""
 
-    def __init__(self, environment: jinja2.Environment, **kwargs: Any) -> None:
+    def __init__(self, environment: "_Environment", **kwargs: Any) -> None:
         super().__init__(environment, **kwargs)
+        self._limits = environment.limits
         self._n_characters = 0
 
     def format_field(self, value: Any, format_spec: str) -> Any:
@@ -123,7 +124,7 @@ class _Formatter(SandboxedFormatter):
             raise LimitExceeded("the template formats with too large widths")
         text = super().format_field(value, format_spec)
         self._n_characters += len(text)
-        if self._n_characters > TemplateLimits().max_characters:
+        if self._n_characters > self._limits.max_characters:
             raise LimitExceeded("the template formats too long a text")
         return text
 
@@ -137,7 +138,12 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     code_generator_class = MeteredCodeGenerator
     context_class = MeteredContext
-    concat = staticmethod(bounded_concat)
+    limits = TemplateLimits()
+
+    def concat(self, pieces: Iterable[str]) -> str:  # type: ignore[override]
+        """Of blocks, which know nothing of a meter."""
+        return bounded_concat(pieces, self.limits)
+
     intercepted_binops = frozenset(("*", "**", "%"))  # by the code generator
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
@@ -239,15 +245,16 @@ _CALLABLE = (
 )
 
 
-def build_environment(now: Clock = datetime.now) -> jinja2.Environment:
+def build_environment(now: Clock, limits: TemplateLimits) -> jinja2.Environment:
     """``now`` is what ``strftime_now`` tells, in local time. Templates of this environment are
-    rendered with ``render``."""
+    rendered with ``render`` and a meter of these limits."""
     environment = _Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         optimized=False,  # it would compute without limits
         extensions=[GenerationBlock, jinja2.ext.loopcontrols],
     )
+    environment.limits = limits
     environment.filters = metered_filters()
     environment.tests = metered_tests()
     environment.globals |= {
@@ -268,7 +275,7 @@ def render(template: jinja2.Template, variables: dict[str, object], meter: Meter
     assert isinstance(context, MeteredContext)
     context.meter = meter
     try:
-        return bounded_concat(template.root_render_func(context))
+        return bounded_concat(template.root_render_func(context), meter.limits)
     except Exception:
         template.environment.handle_exception()
 

@@ -130,7 +130,10 @@ def call_method(
         if guard is _joined and args and not isinstance(args[0], str | dict):
             args = (list(meter.ticking(args[0])), *args[1:])
         guard(meter, owner, *args, **kwargs)
-    return meter.checked(method(*args, **kwargs))
+    result = method(*args, **kwargs)
+    if isinstance(owner, str) and isinstance(result, list | tuple):
+        meter.taken_apart(owner)
+    return meter.checked(result)
 
 
 def _methods_of(owner: object) -> Mapping[str, Guard | None]:
