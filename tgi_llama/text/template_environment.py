@@ -140,7 +140,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     context_class = MeteredContext
     limits = TemplateLimits()
 
-    def concat(self, pieces: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(self, pieces: Iterable[str]) -> str:
         """Of blocks, which know nothing of a meter."""
         return bounded_concat(pieces, self.limits)
 
@@ -285,12 +285,12 @@ def plain_data(value: object) -> object:
 
     Raises TypeError for anything that JSON does not know.
     """
-    kind = value.__class__
-    if kind is str or kind is bool or kind is int or kind is float or value is None:
+    if value is None or type(value) in (str, bool, int, float):
         return value
-    if kind is dict:
+    # exact types first: to ask for an abstract one takes longer than the copy
+    if type(value) is dict:
         return {str(key): plain_data(item) for key, item in value.items()}
-    if kind is list:
+    if type(value) is list:
         return [plain_data(item) for item in value]
     if isinstance(value, str):
         return str.__str__(value)
