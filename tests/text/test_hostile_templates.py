@@ -2,6 +2,7 @@
 """A template comes with a model: whatever is in it, a rendering ends soon, takes little memory and
 reaches nothing but the conversation."""
 
+import itertools
 import re
 from pathlib import Path
 from time import thread_time
@@ -9,6 +10,7 @@ from time import thread_time
 import pytest
 
 from tgi_llama.errors import ConfigError, TemplateError
+from tgi_llama.text import template_meter
 from tgi_llama.text.chat_template import ChatTemplate
 from tgi_llama.text.template_meter import TemplateLimits
 
@@ -110,6 +112,18 @@ def test_limit_that_is_met_by_a_conversation_is_a_template_error() -> None:
     with pytest.raises(TemplateError, match="too costly: the template makes more than 8388608"):
         template.render([USER, USER])
     assert template.render([USER]) == ""
+
+
+def test_time_that_others_had_the_processor_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the clock it took seconds; the thread itself had little of them."""
+    clock = itertools.count(0.0, 0.5)
+    monkeypatch.setattr(template_meter, "monotonic", lambda: next(clock))
+    source = "{% for a in range(N) %}{{ a }}{% endfor %}"
+    assert ChatTemplate(source.replace("N", "6")).render([USER]) == "012345"
+    with pytest.raises(ConfigError, match="takes longer than 2 s"):
+        ChatTemplate(source.replace("N", "60"))
 
 
 def test_time_is_for_all_that_is_tried_with_a_conversation() -> None:

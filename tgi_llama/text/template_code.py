@@ -74,7 +74,7 @@ class MeteredCodeGenerator(CodeGenerator):
     def write_commons(self) -> None:
         super().write_commons()
         self.writeline("meter = context.meter")
-        self.writeline("now, deadline, expired = meter.now, meter.deadline, meter.expired")
+        self.writeline("now, expired = meter.now, meter.expired")
         self.writeline("tick, checked, printed = meter.tick, meter.checked, meter.text")
         self.writeline("concat = meter.concat")
 
@@ -84,7 +84,7 @@ class MeteredCodeGenerator(CodeGenerator):
 
     def blockvisit(self, nodes: Iterable[nodes.Node], frame: Frame) -> None:
         if id(nodes) in self._loop_bodies:
-            self.writeline("if now() > deadline: expired()")
+            self.writeline("if now() > meter.deadline: expired()")
         super().blockvisit(nodes, frame)
 
     def visit_ScopedEvalContextModifier(  # noqa: N802

@@ -240,7 +240,8 @@ def _named(ids: Sequence[TokenId], vocabulary: ModelVocabulary) -> str:
 @attrs.frozen
 class _AddedByConfig:
     """``add_bos_token`` and ``add_eos_token`` of a tokenizer_config.json, which go before what its
-    tokenizer.json says, for llama.cpp's converter too. None where they are not there."""
+    tokenizer.json says for transformers, and did for llama.cpp's converter, which made most of the
+    files that there are. None where they are not there."""
 
     bos: bool | None
     eos: bool | None
