@@ -235,9 +235,10 @@ def test_remains_of_a_killed_conversion_are_removed(
 
 
 PROGRAM = """
-import logging, sys
+import logging, signal, sys
 from pathlib import Path
 from tgi_llama.models.conversion import ConversionKey, convert
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 source, cache, converter = map(Path, sys.argv[1:])
 print(convert(source, ConversionKey("a/b", "v", "f16"), cache, converter))

@@ -24,17 +24,20 @@ REFERENCE = Path(__file__).with_name("reference.py")
 N_AT_ONCE = 2
 
 ARCHITECTURES = (
-    "qwen2",  # the largest vocabulary first: with two processes the order matters
-    "qwen3moe",
+    "qwen3moe",  # what takes longest first
+    "qwen2",
     "mamba",
-    "gemma3",
     "qwen3",
-    "gemma2",
     "mixtral",
+    "gemma3",
+    "gemma2",
+    "gemma3-attention",
+    "gemma2-attention",
     "llama",
     "phi3",
     "mistral",
 )
+"""Those with an addition have the same architecture and a feed-forward part that says nothing."""
 
 
 @attrs.frozen

@@ -30,10 +30,15 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 N_PROMPTS = 20
 N_STEPS = 64
+N_LEAST = 4
+"""Tokens of a prompt: with fewer than its convolution is wide, transformers' Mamba says one thing
+with its cache and another without."""
 BATCH = 8
 LOGIT_SCALE = 2.5
 MARGIN = 0.01
 """Nats between the best token and the next."""
+ROUTER_MARGIN = 0.002
+"""The same between the experts of which one is asked and one is not."""
 
 _WIDTH, _INNER, _N_LAYERS = 128, 256, 3
 _SIZES = {
@@ -45,13 +50,21 @@ _SIZES = {
     "max_position_embeddings": 1024,
 }
 _HEAD = {"head_dim": 32}
-_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+_EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "norm_topk_prob": True,  # llama.cpp always does, and so do the published models
+}
 _ATTENTION = {"attn_implementation": "eager"}
 _GEMMA = {
     "head_dim": 32,
     "query_pre_attn_scalar": 32,  # llama.cpp takes the head's size, as Gemma does but for its 27B
     "sliding_window": 16,  # shorter than the prompts
 }
+
+_ATTENTION_ONLY = "-attention"
+"""Ends the names of models whose feed-forward parts say nothing."""
 
 # From a name to the class of transformers, the vocabulary, and what its configuration adds.
 MODELS = {
@@ -60,10 +73,12 @@ MODELS = {
     "mixtral": ("Mixtral", "spm", _SIZES | {"num_local_experts": 4, "sliding_window": None}),
     "phi3": ("Phi3", "spm-phi", _SIZES | {"sliding_window": None, "pad_token_id": 0}),
     "gemma2": ("Gemma2", "spm-no-prefix", _SIZES | _GEMMA),
+    "gemma2-attention": ("Gemma2", "spm-no-prefix", _SIZES | _GEMMA),
     "gemma3": ("Gemma3", "spm-no-prefix", _SIZES | _GEMMA | {"num_hidden_layers": 7}),
     "qwen2": ("Qwen2", "gpt-2", _SIZES),
     "qwen3": ("Qwen3", "gpt-2", _SIZES | _HEAD),
     "qwen3moe": ("Qwen3Moe", "gpt-2", _SIZES | _HEAD | _EXPERTS),
+    "gemma3-attention": ("Gemma3", "spm-no-prefix", _SIZES | _GEMMA | {"num_hidden_layers": 7}),
     "mamba": ("Mamba", "gpt-2", {"hidden_size": 64, "state_size": 8, "num_hidden_layers": 3}),
 }
 _CAUSAL = {"Gemma3": "Gemma3ForCausalLM"}
@@ -78,8 +93,11 @@ def main(folder: Path, vocabularies: Path, texts: Path, names: list[str]) -> Non
         place.mkdir(parents=True, exist_ok=True)
         encode, n_vocab = write_tokenizer(vocabulary, place, vocabularies, texts)
         model = make_model(kind, n_vocab, sizes)
+        if name.endswith(_ATTENTION_ONLY):
+            silence_feed_forward(model)
         model.save_pretrained(place)
-        expected = expectations(model, [(text, encode(text)) for text in prompts(texts)])
+        pairs = [(text, encode(text)) for text in prompts(texts)]
+        expected = expectations(model, [pair for pair in pairs if len(pair[1]) >= N_LEAST])
         (place / "expected.json").write_text(json.dumps(expected))
         print(name, f"{len(expected)} prompts", flush=True)  # noqa: T201
 
@@ -164,7 +182,8 @@ def make_model(kind: str, n_vocab: int, sizes: dict[str, object]):
     config_class = getattr(transformers, _CONFIGS.get(kind, f"{kind}Config"))
     end = 2 if n_vocab < 5000 else n_vocab - 1  # of sentencepiece and of gpt-2
     ends = {"bos_token_id": 1, "eos_token_id": end}
-    config = config_class(vocab_size=n_vocab, **ends, **sizes)
+    n_rows = -(-n_vocab // 8) * 8  # llama.cpp's converter takes this for granted with mamba
+    config = config_class(vocab_size=n_rows, **ends, **sizes)
     model_class = getattr(transformers, _CAUSAL.get(kind, f"{kind}ForCausalLM"))
     attention = {} if kind == "Mamba" else _ATTENTION
     model = model_class._from_config(config, dtype=torch.float32, **attention)
@@ -173,6 +192,12 @@ def make_model(kind: str, n_vocab: int, sizes: dict[str, object]):
             fill(name, weights)
             weights.copy_(weights.half().float())
     return model.eval()
+
+
+def silence_feed_forward(model) -> None:
+    for name, weights in model.named_parameters():
+        if "down_proj" in name:
+            weights.data.zero_()
 
 
 def fill(name: str, weights) -> None:
@@ -195,14 +220,17 @@ def expectations(model, prompts: list[tuple[str, list[int]]]) -> list[dict[str, 
     expected: list[dict[str, object]] = []
     model.generation_config.eos_token_id = None  # of a batch one row may go on
     by_length = itertools.groupby(sorted(prompts, key=_length), key=_length)
-    batches = [list(itertools.islice(group, BATCH)) for _, group in by_length]
+    batches = [batch for _, group in by_length for batch in cut(list(group))]
     for batch in spread(batches):
         if len(expected) >= N_PROMPTS:
             break
         ids = torch.tensor([ids for _, ids in batch])
         with_answers = model.generate(ids, max_new_tokens=N_STEPS, do_sample=False, pad_token_id=0)
         logprobs = torch.log_softmax(model(with_answers).logits, -1)
+        certain = routes_are_certain(model, with_answers)
         for row in range(len(batch)):
+            if not certain[row]:
+                continue
             found = expectation(len(ids[row]), with_answers[row].tolist(), logprobs[row], model)
             if found is not None:
                 expected.append({"text": batch[row][0]} | found)
@@ -213,7 +241,9 @@ def expectation(n: int, ids: list[int], logprobs, model):
     """Of the ids of a prompt of ``n`` tokens and its answer; None where it is not used."""
     best = logprobs[n - 1 : -1].topk(2)
     margin = float((best.values[:, 0] - best.values[:, 1]).min())
-    if margin < MARGIN or model.config.eos_token_id in ids[n:]:
+    end = model.config.eos_token_id
+    ends_early = end in ids[n:] or (end > 2 and max(ids[n:]) > end)  # or with a row of no token
+    if margin < MARGIN or ends_early:
         return None
     assert best.indices[:, 0].tolist() == ids[n:]  # with and without its cache
     taken = logprobs[:-1].gather(1, torch.tensor(ids)[1:, None])[:, 0].tolist()
@@ -226,8 +256,24 @@ def expectation(n: int, ids: list[int], logprobs, model):
     }
 
 
+def routes_are_certain(model, ids) -> list[bool]:
+    """For each row of ids, whether a rounding error chooses no other expert."""
+    if not hasattr(model.config, "num_experts_per_tok"):
+        return [True] * len(ids)
+    n_used = model.config.num_experts_per_tok
+    certain = torch.ones(ids.shape, dtype=torch.bool)
+    for scores in model(ids, output_router_logits=True).router_logits:
+        best = scores.topk(n_used + 1).values
+        certain &= (best[:, -2] - best[:, -1] > ROUTER_MARGIN).reshape(ids.shape)
+    return certain.all(-1).tolist()
+
+
 def _length(prompt: tuple[str, list[int]]) -> int:
     return len(prompt[1])
+
+
+def cut(group):
+    return [group[start : start + BATCH] for start in range(0, len(group), BATCH)]
 
 
 def spread(batches):
