@@ -11,14 +11,29 @@ import click
 
 from tgi_llama.config import Config
 from tgi_llama.logs import set_up_logs
+from tgi_llama.sub_command import CONTEXT, ServerOptions, call
 
-from .commands import CONTEXT, conversion_options, ended_by_sigterm, parsed
 from .files import resolve_model
+from .interruption import ended_by_sigterm
+
+RELEVANT = frozenset(
+    {"revision", "quantize", "model_cache", "converter", "converter_python", "trust_remote_code"}
+)
+"""The server's options that count here, by the names of ``Config``'s fields."""
+
+_HELP = (
+    "Fetch MODEL, owner/name or owner/name:QUANTIZATION, from the Hugging Face hub into its cache:"
+    " one GGUF file (or all its parts), the tokenizer and the chat template. A model in safetensors"
+    " is converted as well, into the model cache. The file's path is printed. Fetching resumes"
+    " where an earlier one was interrupted. HF_TOKEN, HF_HOME and HF_ENDPOINT are read as by other"
+    " tools of the hub."
+)
 
 
-def run(arguments: Sequence[str], *, program: str) -> int:
-    """Fetches and prints the path; the exit status. Raises ConfigError and StartError."""
-    config = parse(arguments, program=program)
+def run(arguments: Sequence[str], *, program: str, options: ServerOptions) -> int:
+    """Fetches and prints the path; the exit status. ``options`` are those of ``RELEVANT``. Raises
+    ConfigError and StartError."""
+    config = parse(arguments, program=program, options=options)
     if config is not None:
         set_up_logs("info", json_output=False, stream=sys.stderr)
         with ended_by_sigterm():
@@ -27,32 +42,20 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str], *, program: str) -> Config | None:
+def parse(arguments: Sequence[str], *, program: str, options: ServerOptions) -> Config | None:
     """None where the arguments only asked for help, which is printed. Raises ConfigError."""
-    return parsed(_command, arguments, program=program, into=Config)
-
-
-@click.command(
-    help="Fetch MODEL, owner/name or owner/name:QUANTIZATION, from the Hugging Face hub into its"
-    " cache: one GGUF file (or all its parts), the tokenizer and the chat template. A model in"
-    " safetensors is converted as well, into the model cache. The file's path is printed. Fetching"
-    " resumes where an earlier one was interrupted. HF_TOKEN, HF_HOME and HF_ENDPOINT are read as"
-    " by other tools of the hub.",
-    context_settings=CONTEXT,
-)
-@click.argument("model_id", metavar="MODEL")
-@click.option(
-    "--gguf",
-    "model_gguf",
-    metavar="<name or pattern>",
-    help="Which GGUF file of the repository, for example '*q4_k_m.gguf'.",
-)
-@click.option(
-    "--revision",
-    metavar="<revision>",
-    default="main",
-    help="Branch, tag or commit. [default: main]",
-)
-@conversion_options
-def _command(**given: object) -> Config:
-    return Config(**given)  # type: ignore[arg-type]  # click's values
+    model = click.Argument(["model_id"], metavar="MODEL")
+    gguf = click.Option(
+        ["--gguf", "model_gguf"],
+        metavar="<name or pattern>",
+        help="Which GGUF file of the repository, for example '*q4_k_m.gguf'.",
+    )
+    command = click.Command(
+        program,
+        params=[model, gguf, *options.parameters],
+        callback=lambda **_: options.configure(click.get_current_context()),
+        help=_HELP,
+        context_settings=CONTEXT,
+    )
+    config = call(command, arguments, program)
+    return config if isinstance(config, Config) else None
