@@ -48,7 +48,7 @@ ALLOWED = {
     | {"models", "server", "text", "turns", "validation"},
     "lifecycle": {"config", "errors", "server", "service"},
     "bench": {"errors", "sub_command"},  # it knows servers by their URL only
-    "inspection": {"config", "engine.kv_cache", "errors", "llama", "models.header", "sub_command"}
+    "inspection": {"config", "engine.kv_cache", "errors", "llama", "models", "sub_command"}
     | {"text", "turns"},
     "platforms": {"errors"},
     "health_check": {"sub_command"},  # a client of a running server

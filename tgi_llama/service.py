@@ -95,7 +95,8 @@ async def run_service(
         )
     )
     with contextlib.ExitStack() as resources:
-        thread = ModelThread(config, files, plan, resources)
+        adapter_paths = tuple(file.path for file in adapter_files)
+        thread = ModelThread(config, files, plan, resources, adapter_paths)
         engine = Engine(
             thread, observe_step=metrics.record_step, observe_delivery=metrics.record_delivery
         )

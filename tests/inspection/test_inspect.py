@@ -17,8 +17,10 @@ from tgi_llama import cli
 from tgi_llama.config import Config
 from tgi_llama.inspection.command import RELEVANT
 from tgi_llama.llama.backend import start_backend
+from tgi_llama.llama.memory_needs import size_text
 
 _BUILTIN = Path(tgi_llama.builtin.__file__).parent / "model" / "model.gguf"
+_PIRATE = Path(tgi_llama.builtin.__file__).parent / "adapters" / "pirate.gguf"
 _OPTIONS = ("--n-threads", "1", "--max-batch-size", "2", "--max-total-tokens", "2048")
 _MIB = 2**20
 
@@ -124,6 +126,31 @@ def test_gpus_are_told(inspect: Inspect) -> None:
     first, second = _object(as_json)["serving"]["gpus"]
     assert (first["n_layers"], second["n_layers"]) == (5, 2)
     assert second["free_bytes"] == 50 * _MIB
+
+
+def test_adapters_are_counted(inspect: Inspect) -> None:
+    start_backend("disabled")
+    entries = ("--lora-adapters", f"a={_PIRATE},b={_PIRATE}:0.5")
+    with fake_gpus([FakeGpu("Fake0", 100 * _MIB)]):
+        _, out, _ = inspect(_BUILTIN, *_OPTIONS, *entries, "--n-gpu-layers", "all")
+        _, as_json, _ = inspect(_BUILTIN, *_OPTIONS, *entries, "--json")
+    _, without, _ = inspect(_BUILTIN, *_OPTIONS, "--json")
+
+    fields, serving = _fields(out), _object(as_json)["serving"]
+    n_bytes = serving["adapter_bytes"]
+    assert 0.8 < n_bytes / (2 * _PIRATE.stat().st_size) < 1.0
+    assert fields["adapters"] == size_text(n_bytes)
+    assert f"adapters {size_text(n_bytes)}" in fields["Fake0"]
+    assert _object(without)["serving"]["adapter_bytes"] == 0
+    n_before = _object(without)["serving"]["host_bytes_at_least"]
+    assert serving["host_bytes_at_least"] == n_before + n_bytes
+
+
+def test_adapter_that_is_not_there_is_one_line(inspect: Inspect) -> None:
+    status, out, err = inspect(_BUILTIN, *_OPTIONS, "--lora-adapters", "a=/none.gguf")
+
+    assert (status, out) == (2, "")
+    assert err.startswith("tgi-llama: error: --lora-adapters a=/none.gguf: cannot read the file")
 
 
 def test_gpu_that_is_too_small_is_the_verdict(inspect: Inspect) -> None:

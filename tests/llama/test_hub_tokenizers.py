@@ -2,16 +2,20 @@
 
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from fakes.hub_tokenizers import GgufVocabulary, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers, pre_tokenizers
 
 from tgi_llama.llama.vocab import Vocab
 from tgi_llama.text.detokenizer import Detokenizer
 from tgi_llama.text.hub_tokenizer import HubTokenizer
-from tgi_llama.text.tokenizer_choice import first_difference
+from tgi_llama.text.tokenizer_choice import GgufRules, first_difference, load_tokenizer
 
+from .conftest import VOCAB_FOLDER
 from .test_vocab import NAMES, vectors
 
 OpenVocab = Callable[[str], Vocab]
@@ -66,6 +70,25 @@ def test_check_at_start_passes(name: str, open_hub: OpenHub, open_vocab: OpenVoc
     for text in ("Hello", ""):
         ids = open_hub(name).encode(text, add_special=True)
         assert ids == open_vocab(name).encode(text, add_special=True)
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+def test_newer_file_of_sentencepiece_belongs_to_its_model(
+    scheme: str, tmp_path: Path, open_vocab: OpenVocab
+) -> None:
+    """As Mistral 7B v0.3 has it: a space before a text that does not begin with one."""
+    read = GgufVocabulary.read(VOCAB_FOLDER / "ggml-vocab-llama-spm.gguf", adds_bos=True)
+    native = make_tokenizer(read)
+    native.normalizer = normalizers.Sequence([])
+    native.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    native.save(str(tmp_path / "tokenizer.json"))
+    vocab = open_vocab("llama-spm")
+    said = GgufRules(path=Path("model.gguf"), add_bos=True, add_eos=False, words_are_guessed=False)
+    tokenizer = load_tokenizer(tmp_path, vocab, said)
+    assert isinstance(tokenizer, HubTokenizer)
+    hello = tokenizer.encode("Hello", add_special=True)
+    assert hello == vocab.encode("Hello", add_special=True)
+    assert tokenizer.encode(" Hello", add_special=True) == hello
 
 
 @settings(max_examples=200, deadline=None)  # the first ones load

@@ -106,6 +106,16 @@ LARGE = {
     "many fields": "{{ ('{0}' * 1000000).format('') }}",
     "texts in namespaces": "{% set ns = namespace(x=1) %}{% for i in range(99999) %}"
     "{% set ns.x = namespace(a='a' * 1000000, b=ns.x) %}{% endfor %}",
+    "short texts in namespaces": "{% set ns = namespace(x=1) %}{% for i in range(99999) %}{% for j in range(9) %}"
+    "{% set ns.x = namespace(a='😀' * 4000 ~ i, b=ns.x) %}{% endfor %}{% endfor %}",
+    "short texts in lists": "{% set ns = namespace(x=1) %}{% set t = '😀' * 4000 %}{% for k in range(9999) %}"
+    "{% set ns.x = namespace(a=range(2000) | map('replace', 0, t) | list, b=ns.x) %}{% endfor %}",
+    "parts of texts": "{% set t = ('😀ab' * 1300 ~ ' ') * 2000 %}{% set ns = namespace(x=1) %}{% for i in range(999) %}"
+    "{% set ns.x = namespace(a=t.split(' '), b=ns.x) %}{% endfor %}",
+    "small parts of texts": "{% set t = '😀 ' * 400000 %}{% set ns = namespace(x=1) %}{% for i in range(999) %}"
+    "{% set ns.x = namespace(a=t.split(' '), b=ns.x) %}{% endfor %}",
+    "numbers in lists": "{% set ns = namespace(x=1) %}{% for i in range(999) %}"
+    "{% set ns.x = namespace(a=range(99999) | list, b=ns.x) %}{% endfor %}",
     "cut texts in namespaces": "{% set ns = namespace(x=1) %}{% set t = 'a' * 1000000 %}{% for i in range(99999) %}"
     "{% set ns.x = namespace(a=t[1:], b=ns.x) %}{% endfor %}",
     "output": "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
@@ -182,6 +192,12 @@ AT_START = {
     "many parts": "{{ 1 }}" * 20_000,
     "many sets and conditions": "".join(f"{{% set a{i} = 1 %}}" for i in range(3000))
     + "{% if a %}{% endif %}" * 1500,
+    "many names and conditions": "{{ ["
+    + ",".join(f"a{i}" for i in range(9000))
+    + "] }}"
+    + "{% if a %}{% endif %}" * 5000,
+    "many macros": "".join(f"{{% macro b{i}() %}}{{% endmacro %}}" for i in range(7500)),
+    "number that Python does not read": "{{ " + "1" * 250_000 + " }}",
     "nested conditions": "{% if a %}" * 3000 + "{% endif %}" * 3000,
     "nested loops": "{% for a in b %}" * 3000 + "{% endfor %}" * 3000,
     "nested lists": "{{ " + "[" * 20_000 + "]" * 20_000 + " }}",

@@ -2,12 +2,15 @@
 """A template comes with a model: whatever is in it, a rendering ends soon, takes little memory and
 reaches nothing but the conversation."""
 
-import resource
-from time import monotonic
+import itertools
+import re
+from pathlib import Path
+from time import thread_time
 
 import pytest
 
 from tgi_llama.errors import ConfigError, TemplateError
+from tgi_llama.text import template_meter
 from tgi_llama.text.chat_template import ChatTemplate
 from tgi_llama.text.template_meter import TemplateLimits
 
@@ -16,7 +19,19 @@ from .hostile_templates import AT_START, COMPUTED_AT_START, FOR_EVER, FORBIDDEN,
 USER = {"role": "user", "content": "Hi"}
 LIMITS = TemplateLimits(timeout_s=0.3)
 ONE_STEP_S = 3.0
-"""What the longest step between two looks at the time may take, on a busy machine."""
+"""What the longest step between two looks at the time may take. All times here are those of this
+thread alone: what other programs take of a machine does not count."""
+
+
+def forget_peak_memory() -> None:
+    """What the process takes now is its peak. Linux only, as all of this project's tests."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_kib() -> int:
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
 
 
 def outcome(source: str) -> str:
@@ -30,22 +45,22 @@ def outcome(source: str) -> str:
 
 @pytest.mark.parametrize("source", FOR_EVER.values(), ids=FOR_EVER.keys())
 def test_template_that_takes_long_is_stopped(source: str) -> None:
-    started = monotonic()
+    started = thread_time()
     reason = outcome(source)
-    assert monotonic() - started < LIMITS.timeout_s + ONE_STEP_S
+    assert thread_time() - started < LIMITS.timeout_s + ONE_STEP_S
     assert reason.startswith("ERROR ")
     assert "too costly" in reason or "recursion" in reason or "nested" in reason
 
 
 @pytest.mark.parametrize("source", LARGE.values(), ids=LARGE.keys())
 def test_template_that_makes_too_much_is_stopped_before_it_has_it(source: str) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = monotonic()
+    forget_peak_memory()
+    before = peak_kib()
+    started = thread_time()
     reason = outcome(source)
-    assert monotonic() - started < LIMITS.timeout_s + ONE_STEP_S
+    assert thread_time() - started < LIMITS.timeout_s + ONE_STEP_S
     assert reason.startswith("ERROR ")
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 400 * 1024  # KiB
+    assert peak_kib() - before < 300 * 1024
 
 
 @pytest.mark.parametrize("source", FORBIDDEN.values(), ids=FORBIDDEN.keys())
@@ -56,9 +71,9 @@ def test_template_that_reaches_out_gets_nothing(source: str) -> None:
 
 @pytest.mark.parametrize("source", AT_START.values(), ids=AT_START.keys())
 def test_template_that_is_hard_to_compile_ends_the_start_or_not_but_soon(source: str) -> None:
-    started = monotonic()
+    started = thread_time()
     reason = outcome(source)
-    assert monotonic() - started < 10.0
+    assert thread_time() - started < 10.0
     assert "\n" not in reason
 
 
@@ -76,12 +91,39 @@ def test_limit_that_is_met_at_the_start_ends_it_naming_origin_reason_and_line() 
     )
 
 
+def test_limits_that_are_given_hold_for_every_way_to_write_a_text() -> None:
+    """Not those that are usual."""
+    few = TemplateLimits(max_characters=100)
+    many = TemplateLimits(max_characters=20 * 2**20, max_created_bytes=2**30)
+    for source in (
+        "{{ '{0}{0}{0}'.format('a' * N) | length }}",
+        "{% block a %}{{ 'a' * N }}{{ 'a' * N }}{{ 'a' * N }}{% endblock %}",
+        "{% set x %}{{ 'a' * N }}{{ 'a' * N }}{{ 'a' * N }}{% endset %}{{ x | length }}",
+        "{% if self.a is defined %}{% endif %}{{ 'a' * N }}{{ 'a' * N }}{{ 'a' * N }}",
+    ):
+        with pytest.raises(ConfigError, match="too costly"):
+            ChatTemplate(source.replace("N", "40"), limits=few)
+        ChatTemplate(source.replace("N", "4000000"), limits=many).render([USER])
+
+
 def test_limit_that_is_met_by_a_conversation_is_a_template_error() -> None:
     template = ChatTemplate("{{ 'a' * (messages | length) * 10 ** 7 if messages | length > 1 }}")
     assert template.render([USER]) == ""
     with pytest.raises(TemplateError, match="too costly: the template makes more than 8388608"):
         template.render([USER, USER])
     assert template.render([USER]) == ""
+
+
+def test_time_that_others_had_the_processor_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the clock it took seconds; the thread itself had little of them."""
+    clock = itertools.count(0.0, 0.5)
+    monkeypatch.setattr(template_meter, "monotonic", lambda: next(clock))
+    source = "{% for a in range(N) %}{{ a }}{% endfor %}"
+    assert ChatTemplate(source.replace("N", "6")).render([USER]) == "012345"
+    with pytest.raises(ConfigError, match="takes longer than 2 s"):
+        ChatTemplate(source.replace("N", "60"))
 
 
 def test_time_is_for_all_that_is_tried_with_a_conversation() -> None:
@@ -173,6 +215,6 @@ def test_long_conversations_are_far_from_the_limits() -> None:
     )
     chat = [{"role": "user", "content": "word " * 200} for _ in range(2000)]
     template = ChatTemplate(source)
-    started = monotonic()
+    started = thread_time()
     assert len(template.render(chat)) > 5_000_000
-    assert monotonic() - started < TemplateLimits().timeout_s
+    assert thread_time() - started < TemplateLimits().timeout_s

@@ -2,13 +2,14 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 import pytest
 from fakes.small_tokenizer import EOS, MERGES, build
 from tokenizers import Tokenizer as NativeTokenizer
-from tokenizers import models, processors
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from tgi_llama.errors import ConfigError
 from tgi_llama.generation import TokenId
@@ -172,6 +173,54 @@ def test_other_words_are_trusted_where_the_gguf_does_not_know_its_own(
     assert refusal(tmp_path, other_tokens, guessed).startswith("token 1 of")
 
 
+def test_same_tokens_with_other_rules_for_hard_texts_are_accepted_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """llama.cpp only nearly has the rules of many models: the file is right."""
+    native = build()
+    native.normalizer = normalizers.Strip(left=True, right=False)
+    write(tmp_path, native)
+    tokenizer = load(tmp_path, vocabulary_of(build()))
+    assert isinstance(tokenizer, HubTokenizer)
+    assert len(tokenizer.encode(" a", add_special=False)) == 1
+    assert "have the same tokens, but cut some texts into others" in caplog.text
+    assert "' leading, trailing '" in caplog.text
+
+
+def test_other_tokens_are_refused_whatever_text_shows_it(tmp_path: Path) -> None:
+    def tokenizer(last: str) -> NativeTokenizer:
+        words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), last]
+        ids = {word: index for index, word in enumerate(words)}
+        native = NativeTokenizer(models.BPE(vocab=ids, merges=[(last[0], last[1])]))
+        native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        native.add_special_tokens(["<s>", EOS])
+        return native
+
+    write(tmp_path, tokenizer("ÃĦ"))  # the bytes of an umlaut
+    message = refusal(tmp_path, vocabulary_of(tokenizer("Ġe"), bos_id=None, eos_id=None))
+    assert "'ÃĦ'" in message or "'Ġe'" in message
+
+
+def test_added_tokens_and_gaps_are_no_other_tokens(tmp_path: Path) -> None:
+    """The converter fills gaps, and writes some added tokens anew."""
+
+    def tokenizer(words: Mapping[str, int]) -> NativeTokenizer:
+        bytes_ = {
+            one: index for index, one in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
+        }
+        native = NativeTokenizer(models.BPE(vocab={**bytes_, **words}, merges=[]))
+        native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        native.add_special_tokens(["<s>", EOS])
+        return native
+
+    native = tokenizer({"▁▁": 256, "<s>": 258, EOS: 259})
+    native.normalizer = normalizers.Strip(left=True, right=False)
+    native.add_tokens(["▁▁"])
+    write(tmp_path, native)
+    models_own = tokenizer({"  ": 256, "[PAD257]": 257, "<s>": 258, EOS: 259})
+    assert isinstance(load(tmp_path, vocabulary_of(models_own)), HubTokenizer)
+
+
 def test_more_tokens_than_the_models_are_refused(tmp_path: Path) -> None:
     write(tmp_path, build())
     message = refusal(tmp_path, vocabulary_of(build(), n_vocab=100))
@@ -213,6 +262,12 @@ def test_end_token_that_the_file_does_not_read_is_accepted() -> None:
     assert first_difference(HubTokenizer(build()), vocabulary) is None
 
 
+def test_end_token_that_comes_out_in_pieces_is_no_difference() -> None:
+    """The GGUF names a token as the end that is not one of its controls."""
+    vocabulary = vocabulary_of(build(), eos_text="</s>")
+    assert first_difference(HubTokenizer(build()), vocabulary) is None
+
+
 # What is put around a text
 
 
@@ -240,6 +295,23 @@ def test_contradiction_is_refused_in_words(tmp_path: Path) -> None:
         f"the first puts nothing behind a text, the second {EOS}"
         " (tokenizer.ggml.add_eos_token is true)"
     )
+
+
+def test_tokens_that_a_gguf_has_no_word_for_are_put_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """GLM-4 puts two before a text, neither of them its BOS; the converter writes false."""
+    native = build(bos=False)
+    native.add_special_tokens(["[gMASK]", "<sop>"])
+    ids = {text: native.token_to_id(text) for text in ("[gMASK]", "<sop>")}
+    bare = NativeTokenizer.from_str(native.to_str())
+    native.post_processor = processors.TemplateProcessing(
+        single="[gMASK] <sop> $A", special_tokens=list(ids.items())
+    )
+    write(tmp_path, native)
+    tokenizer = load(tmp_path, vocabulary_of(bare), rules(add_bos=False))
+    assert tokenizer.encode("Hello", add_special=True)[:2] == list(ids.values())
+    assert "does not say what stands before a text" in caplog.text
 
 
 def test_contradiction_goes_to_the_file_where_asked_for(tmp_path: Path) -> None:

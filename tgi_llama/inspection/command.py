@@ -17,7 +17,7 @@ RELEVANT = frozenset(
         *("max_physical_batch_total_tokens", "n_threads", "n_threads_batch", "n_gpu_layers"),
         *("split_mode", "tensor_split", "gpu_memory_margin", "numa", "use_mmap", "use_mlock"),
         *("offload_kqv", "flash_attention", "type_k", "type_v", "kv_layout", "swa_full"),
-        *("prefix_cache", "cache_ram"),
+        *("prefix_cache", "cache_ram", "lora_adapters"),
     }
 )
 """The server's options that memory follows from, by the names of ``Config``'s fields."""

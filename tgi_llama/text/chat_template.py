@@ -71,7 +71,7 @@ class ChatTemplate:
     def __attrs_post_init__(self) -> None:
         """Raises ConfigError naming origin, line and column where the source is not a template, and
         with the reason where it is beyond the limits."""
-        environment = build_environment(self.now)
+        environment = build_environment(self.now, self.limits)
         try:
             code = environment.compile(self.source, filename=TEMPLATE_NAME)
             tree = environment.parse(self.source)
@@ -80,8 +80,8 @@ class ChatTemplate:
             raise ConfigError(f"{self.origin}: not a template: {description}") from error
         except LimitExceeded as error:
             raise ConfigError(f"{self.origin}: {error}") from error
-        except (SyntaxError, RecursionError, MemoryError) as error:
-            # nested deeper than Python can compile
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            # nested deeper than Python can compile, or a number that it does not read
             raise ConfigError(f"{self.origin}: not a template: {error}") from error
         compiled = environment.template_class.from_code(environment, code, environment.globals)
         variables = frozenset(jinja2.meta.find_undeclared_variables(tree))

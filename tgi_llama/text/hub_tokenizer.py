@@ -1,7 +1,7 @@
 """A ``tokenizer.json`` of the Hugging Face hub, by the ``tokenizers`` package."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -92,6 +92,14 @@ class HubTokenizer:
     def n_base_vocab(self) -> int:
         """Tokens of the file's own vocabulary, without those added to it."""
         return self._tokenizer.get_vocab_size(with_added_tokens=False)
+
+    def base_spellings(self) -> Iterator[tuple[TokenId, str]]:
+        """Of the file's own vocabulary."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        for token in map(TokenId, range(self.n_base_vocab)):
+            spelling = None if token in added else self.spelling(token)
+            if spelling is not None:  # ids may be left out
+                yield token, spelling
 
     @property
     def added(self) -> AddedTokens:

@@ -16,8 +16,8 @@ _MAX_NODES = 20_000
 """Of a template's syntax tree; those of known models have less than 5000."""
 
 _MAX_TRACKED = 500_000
-"""Variables times conditions: for each of these, the compiler copies what it knows of those. Known
-templates have less than 10 thousand."""
+"""Names times conditions: for each of these, the compiler copies what it knows of those. Known
+templates have less than 20 thousand."""
 
 _MAX_UNWATCHED = 8
 """Additions in a row."""
@@ -52,9 +52,9 @@ def check_tree(tree: nodes.Template) -> None:
     n_nodes = sum(1 for _ in tree.find_all(nodes.Node))
     if n_nodes > _MAX_NODES:
         raise LimitExceeded(f"the template has more than {_MAX_NODES} parts")
-    n_stores = sum(name.ctx != "load" for name in tree.find_all(nodes.Name))
-    n_branches = sum(1 for _ in tree.find_all((nodes.If, nodes.CondExpr)))
-    if n_stores * n_branches > _MAX_TRACKED:
+    names = {name.name for name in tree.find_all(nodes.Name)}
+    n_branches = sum(1 for _ in tree.find_all(nodes.If))
+    if len(names) * n_branches > _MAX_TRACKED:
         raise LimitExceeded("the template has too many variables and conditions")
 
 
@@ -74,7 +74,7 @@ class MeteredCodeGenerator(CodeGenerator):
     def write_commons(self) -> None:
         super().write_commons()
         self.writeline("meter = context.meter")
-        self.writeline("now, deadline, expired = meter.now, meter.deadline, meter.expired")
+        self.writeline("now, expired = meter.now, meter.expired")
         self.writeline("tick, checked, printed = meter.tick, meter.checked, meter.text")
         self.writeline("concat = meter.concat")
 
@@ -84,7 +84,7 @@ class MeteredCodeGenerator(CodeGenerator):
 
     def blockvisit(self, nodes: Iterable[nodes.Node], frame: Frame) -> None:
         if id(nodes) in self._loop_bodies:
-            self.writeline("if now() > deadline: expired()")
+            self.writeline("if now() > meter.deadline: expired()")
         super().blockvisit(nodes, frame)
 
     def visit_ScopedEvalContextModifier(  # noqa: N802

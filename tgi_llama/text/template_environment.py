@@ -25,6 +25,7 @@ from .template_code import MeteredCodeGenerator, MeteredContext, check_source, c
 from .template_guards import (
     build_mapping,
     call_method,
+    is_method,
     may_call,
     metered_filters,
     metered_tests,
@@ -113,8 +114,9 @@ _MAX_FIELDS = 10_000
 class _Formatter(SandboxedFormatter):
     """Of ``str.format``, for one call."""
 
-    def __init__(self, environment: jinja2.Environment, **kwargs: Any) -> None:
+    def __init__(self, environment: "_Environment", **kwargs: Any) -> None:
         super().__init__(environment, **kwargs)
+        self._limits = environment.limits
         self._n_characters = 0
 
     def format_field(self, value: Any, format_spec: str) -> Any:
@@ -122,7 +124,7 @@ class _Formatter(SandboxedFormatter):
             raise LimitExceeded("the template formats with too large widths")
         text = super().format_field(value, format_spec)
         self._n_characters += len(text)
-        if self._n_characters > TemplateLimits().max_characters:
+        if self._n_characters > self._limits.max_characters:
             raise LimitExceeded("the template formats too long a text")
         return text
 
@@ -136,7 +138,12 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     code_generator_class = MeteredCodeGenerator
     context_class = MeteredContext
-    concat = staticmethod(bounded_concat)
+    limits = TemplateLimits()
+
+    def concat(self, pieces: Iterable[str]) -> str:
+        """Of blocks, which know nothing of a meter."""
+        return bounded_concat(pieces, self.limits)
+
     intercepted_binops = frozenset(("*", "**", "%"))  # by the code generator
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
@@ -149,6 +156,28 @@ class _Environment(ImmutableSandboxedEnvironment):
                 listed = jinja2.nodes.Filter(node.dyn_args, "list", [], [], None, None)
                 node.dyn_args = listed.set_lineno(node.lineno)
         return tree
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As Jinja's, which looks for an attribute first and asks whether it is safe, but quick for
+        what templates do most: an object's key, and a method that they may call."""
+        kind = type(obj)
+        if kind is dict and attribute not in _NAMES_OF_OBJECTS:
+            value = obj.get(attribute, _MISSING)
+            return self.undefined(obj=obj, name=attribute) if value is _MISSING else value
+        if is_method(kind, attribute) or (kind is _LoopContext and attribute in _LOOP_FACTS):
+            return getattr(obj, attribute)
+        if kind is _Namespace and not attribute.startswith("_"):
+            value = getattr(obj, attribute, _MISSING)
+            if type(value) in _PLAIN_TYPES:
+                return value
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """As Jinja's, which looks for an attribute where there is no such key."""
+        if type(obj) is dict and type(argument) is str and argument not in _NAMES_OF_OBJECTS:
+            value = obj.get(argument, _MISSING)
+            return self.undefined(obj=obj, name=argument) if value is _MISSING else value
+        return super().getitem(obj, argument)
 
     def call(__self, __context: MeteredContext, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N805
         meter = __context.meter
@@ -191,6 +220,17 @@ class _Environment(ImmutableSandboxedEnvironment):
         return formatted
 
 
+_MISSING = object()
+
+_PLAIN_TYPES = frozenset((str, bool, int, float, type(None), list, dict))
+
+_LoopContext = jinja2.runtime.LoopContext
+
+_LOOP_FACTS = frozenset(("depth", "first", "index", "index0", "last", "length", "previtem"))
+"""Those that templates ask for most."""
+
+_NAMES_OF_OBJECTS = frozenset(dir(dict))
+
 _OWNERS = (jinja2.runtime.LoopContext, jinja2.utils.Cycler, _Dict, GenerationBlock)
 """Of methods that may be called, besides the values that are in ``template_guards``."""
 
@@ -205,15 +245,16 @@ _CALLABLE = (
 )
 
 
-def build_environment(now: Clock = datetime.now) -> jinja2.Environment:
+def build_environment(now: Clock, limits: TemplateLimits) -> jinja2.Environment:
     """``now`` is what ``strftime_now`` tells, in local time. Templates of this environment are
-    rendered with ``render``."""
+    rendered with ``render`` and a meter of these limits."""
     environment = _Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         optimized=False,  # it would compute without limits
         extensions=[GenerationBlock, jinja2.ext.loopcontrols],
     )
+    environment.limits = limits
     environment.filters = metered_filters()
     environment.tests = metered_tests()
     environment.globals |= {
@@ -234,7 +275,7 @@ def render(template: jinja2.Template, variables: dict[str, object], meter: Meter
     assert isinstance(context, MeteredContext)
     context.meter = meter
     try:
-        return bounded_concat(template.root_render_func(context))
+        return bounded_concat(template.root_render_func(context), meter.limits)
     except Exception:
         template.environment.handle_exception()
 
@@ -244,8 +285,13 @@ def plain_data(value: object) -> object:
 
     Raises TypeError for anything that JSON does not know.
     """
-    if value is None or isinstance(value, bool):
+    if value is None or type(value) in (str, bool, int, float):
         return value
+    # exact types first: to ask for an abstract one takes longer than the copy
+    if type(value) is dict:
+        return {str(key): plain_data(item) for key, item in value.items()}
+    if type(value) is list:
+        return [plain_data(item) for item in value]
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):

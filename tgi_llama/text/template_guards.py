@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from itertools import islice
 from types import BuiltinMethodType, MethodType
 from typing import Any, cast
 
@@ -103,6 +104,11 @@ _METHODS: Mapping[type, Mapping[str, Guard | None]] = {
 _LONG = (str, list, tuple, dict)
 
 
+def is_method(kind: type, name: str) -> bool:
+    """Whether values of exactly this type have a method of this name that ``call_method`` takes."""
+    return name in _METHODS.get(kind, ())
+
+
 def may_call(method: BuiltinMethodType | MethodType) -> bool:
     """Whether ``call_method`` takes it."""
     return method.__name__ in _methods_of(method.__self__)
@@ -124,7 +130,10 @@ def call_method(
         if guard is _joined and args and not isinstance(args[0], str | dict):
             args = (list(meter.ticking(args[0])), *args[1:])
         guard(meter, owner, *args, **kwargs)
-    return meter.checked(method(*args, **kwargs))
+    result = method(*args, **kwargs)
+    if isinstance(owner, str) and isinstance(result, list | tuple):
+        meter.taken_apart(owner)
+    return meter.checked(result)
 
 
 def _methods_of(owner: object) -> Mapping[str, Guard | None]:
@@ -247,26 +256,29 @@ def _tojson(
     if not (ensure_ascii or sort_keys) and indent is None and separators is None:
         return context.meter.checked(_PLAIN_JSON.encode(value))
     meter = context.meter
-    n = meter.weight(value)
     if separators is not None:
-        meter.allow(meter.weight(separators) * n // 16)
+        meter.allow(meter.weight(separators) * meter.weight(value) // 16)
     encoder = json.JSONEncoder(
         ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
     if indent is not None:
         meter.allow(indent if isinstance(indent, int) else len(indent))
-    if indent is None or (n < _FEW and indent in _USUAL_INDENTS):
+    if indent is None:
         return meter.checked(encoder.encode(value))
-    pieces = []  # this is done in Python, and slow
+    # This is done in Python, in small pieces, and slow.
+    n_at_once = _AT_ONCE if indent in _USUAL_INDENTS else 1
+    pieces = iter(encoder.iterencode(value))
+    texts: list[str] = []
     n = 0
-    for piece in meter.ticking(encoder.iterencode(value)):
-        n += len(piece)
+    while some := "".join(islice(pieces, n_at_once)):
+        n += len(some)
         meter.allow(n)
-        pieces.append(piece)
-    return meter.checked("".join(pieces))
+        meter.tick()
+        texts.append(some)
+    return meter.checked("".join(texts))
 
 
-_FEW = 64 * 1024
+_AT_ONCE = 256
 
 _USUAL_INDENTS = range(9)
 

@@ -10,14 +10,14 @@ and looked at afterwards where the result is at most a few times what went in.
 
 Sizes are in characters; an element of a list counts ``_ELEMENT``. A value's *weight* is its size
 when written out, all that is in it each time it is in it: nested lists that share their parts are
-small in memory and endless in print. What a rendering *creates* is counted too, and not given back:
-it bounds the memory.
+small in memory and endless in print. What a rendering *creates* is counted too, in bytes, and not
+given back: it bounds the memory.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from time import monotonic
+from time import monotonic, thread_time
 from types import GeneratorType
 from typing import Any
 
@@ -26,8 +26,9 @@ import jinja2
 
 _ELEMENT = 16
 
-LOOKED_AT = 4096
-"""Texts shorter than this are not counted: a step that makes one takes longer than it is worth."""
+LOOKED_AT = 256
+"""Texts shorter than this are counted only where a list or an object keeps them: a step that makes
+one takes longer than it is worth."""
 
 _MAX_BITS = 4096
 """Of whole numbers."""
@@ -50,6 +51,15 @@ _WIDE_FIELD = re.compile(r"[-%#0-9 +.)]\*|\d{5,}")
 _LARGE_NUMBER = re.compile(r"\d{3}")
 
 
+_OBJECT_BYTES = 64
+
+_ITEM_BYTES = 8
+"""Of a list: the reference alone."""
+
+_MAX_STRETCH = 5
+
+_MIN_EXTENSION_S = 1e-3
+
 _SMALL = frozenset((bool, float, type(None)))
 
 _CONTAINERS = (list, tuple, dict)
@@ -60,11 +70,13 @@ class TemplateLimits:
     """For one rendering, whatever it takes to find out what the template wants."""
 
     timeout_s: float = 2.0
-    """Wall time. The longest conversations that a server takes are rendered in a tenth of it."""
+    """Of the thread's own time: others may have the processor. The longest conversations that a
+    server takes are rendered in a tenth of it. By the clock it is at most ``_MAX_STRETCH`` times
+    as long."""
     max_characters: int = 8 * 2**20
     """Of any text, the prompt too, and the weight of any other value."""
-    max_created: int = 128 * 2**20
-    """Characters in all texts and values that are made on the way."""
+    max_created_bytes: int = 128 * 2**20
+    """All texts and values that are made on the way, about."""
 
 
 class LimitExceeded(jinja2.TemplateRuntimeError):
@@ -74,14 +86,28 @@ class LimitExceeded(jinja2.TemplateRuntimeError):
 class Meter:
     """Of one rendering, in one thread. All methods raise LimitExceeded."""
 
-    __slots__ = ("_depths", "_max", "_n_left", "_weights", "deadline", "limits", "now")
+    __slots__ = (
+        "_clock_end",
+        "_depths",
+        "_max",
+        "_n_left",
+        "_thread_end",
+        "_weights",
+        "deadline",
+        "limits",
+        "now",
+    )
 
     def __init__(self, limits: TemplateLimits) -> None:
         self.limits = limits
         self.now = monotonic
-        self.deadline = monotonic() + limits.timeout_s
+        started = monotonic()
+        self.deadline = started + limits.timeout_s
+        """When to look whether the time is over, by the clock, which is quick to read."""
+        self._clock_end = started + _MAX_STRETCH * limits.timeout_s
+        self._thread_end = thread_time() + limits.timeout_s
         self._max = limits.max_characters
-        self._n_left = limits.max_created
+        self._n_left = limits.max_created_bytes
         self._weights: dict[int, tuple[object, int]] = {}
         """By identity, with what has it, so that it stays the only one of this identity."""
         self._depths: dict[int, int] = {}
@@ -94,7 +120,12 @@ class Meter:
             self.expired()
 
     def expired(self) -> None:
-        raise LimitExceeded(f"the template takes longer than {self.limits.timeout_s:g} s")
+        """At the deadline, which moves where the thread has not had all of its time yet."""
+        now = monotonic()
+        left_s = min(self._clock_end - now, self._thread_end - thread_time())
+        if left_s <= 0:
+            raise LimitExceeded(f"the template takes longer than {self.limits.timeout_s:g} s")
+        self.deadline = now + max(left_s, _MIN_EXTENSION_S)
 
     def ticking(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items, while there is time."""
@@ -132,7 +163,7 @@ class Meter:
         kind = type(value)  # a namespace answers for its __class__ slowly
         if kind is str:
             if len(value) >= LOOKED_AT:
-                self._created(len(value))
+                self._created_text(value)
         elif kind is int:
             if value.bit_length() > _MAX_BITS:
                 raise LimitExceeded(f"the template makes numbers of more than {_MAX_BITS} bits")
@@ -140,13 +171,22 @@ class Meter:
             pass
         elif issubclass(kind, _CONTAINERS):
             self.weight(value)
-            self._created(_created_by(value))
+            self._created(_bytes_of(value))
         elif issubclass(kind, str):
             if len(value) >= LOOKED_AT:
-                self._created(len(value))
+                self._created_text(value)
         elif kind is GeneratorType:
-            return self.ticking(value)
+            self._created(_OBJECT_BYTES)
+            return self._coming(value)
         return value
+
+    def _coming(self, items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            if isinstance(item, _CONTAINERS):
+                self._created(_OBJECT_BYTES + _ITEM_BYTES * len(item))
+            elif monotonic() > self.deadline:
+                self.expired()
+            yield item
 
     def _weigh(self, value: Any) -> int:
         items: Iterable[object] = value
@@ -173,13 +213,21 @@ class Meter:
             self._weights[id(value)] = (value, n)
         return n
 
-    def _created(self, n_characters: int) -> None:
-        self.allow(n_characters)
-        self._n_left -= n_characters
+    def _created_text(self, text: str) -> None:
+        self.allow(len(text))
+        self._created(text.__sizeof__())
+
+    def _created(self, n_bytes: int) -> None:
+        self._n_left -= n_bytes
         if self._n_left < 0:
-            n = self.limits.max_created
-            raise LimitExceeded(f"the template makes more than {n} characters on its way")
+            n = self.limits.max_created_bytes
+            raise LimitExceeded(f"the template makes more than {n} bytes on its way")
         self.tick()
+
+    def taken_apart(self, text: str) -> None:
+        """Into parts that nobody looks at one by one."""
+        if len(text) >= LOOKED_AT:
+            self._created(text.__sizeof__())
 
     # Operators, as the template's code calls them
 
@@ -193,7 +241,7 @@ class Meter:
         self._depths[id(result)] = max(self._depths[id(left)], self._depths[id(right)])
         if n >= _KEPT_WEIGHT:
             self._weights[id(result)] = (result, n)
-        self._created(_created_by(result))
+        self._created(_OBJECT_BYTES + _ITEM_BYTES * len(result))
         return result
 
     def multiply(self, left: Any, right: Any) -> Any:
@@ -232,8 +280,11 @@ class Meter:
     def cut(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
         """``value[start:stop:step]``"""
         result = value[start:stop:step]
-        if isinstance(result, str | list | tuple) and len(result) >= 64:
-            self._created(len(result))
+        if isinstance(result, str):
+            if len(result) >= LOOKED_AT:
+                self._created_text(result)
+        elif isinstance(result, list | tuple):
+            self._created(_OBJECT_BYTES + _ITEM_BYTES * len(result))
         return result
 
     def join(self, values: Sequence[Any]) -> str:
@@ -246,26 +297,43 @@ class Meter:
         """A value as it is printed."""
         text = str(value)
         if len(text) >= LOOKED_AT:
-            self._created(len(text))
+            self._created_text(text)
         return text
 
     def concat(self, pieces: list[str]) -> str:
         """The text of a macro, or of a block that is assigned or filtered."""
-        n = sum(map(len, pieces))
-        if n >= LOOKED_AT:
-            self._created(n)
-        return "".join(pieces)
+        self.allow(sum(map(len, pieces)))
+        text = "".join(pieces)
+        if len(text) >= LOOKED_AT:
+            self._created_text(text)
+        return text
 
 
-def _created_by(value: Sized) -> int:
-    """What a container takes besides what is in it, in characters of the same memory."""
-    return 64 + 2 * len(value)
+def _bytes_of(container: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> int:
+    """What a new container takes, with those things in it that may be as new and that nobody has
+    counted yet."""
+    n = _OBJECT_BYTES + _ITEM_BYTES * len(container)
+    items: Iterable[object] = container
+    if isinstance(container, dict):
+        n += _OBJECT_BYTES * len(container)
+        items = (*container.keys(), *container.values())
+    for item in items:
+        kind = type(item)
+        if kind is str:
+            n_characters = len(item)  # type: ignore[arg-type]
+            if n_characters < LOOKED_AT:
+                n += _OBJECT_BYTES + 4 * n_characters
+        elif kind is tuple:  # no conversation has any
+            n += _OBJECT_BYTES
+        elif kind is int or kind is float:
+            n += _OBJECT_BYTES // 2
+    return n
 
 
-def bounded_concat(pieces: Iterable[str]) -> str:
+def bounded_concat(pieces: Iterable[str], limits: TemplateLimits) -> str:
     """The text of a whole template or of a block in it, as far as it is not too long."""
     pieces = iter(pieces)
-    n_left = TemplateLimits().max_characters
+    n_left = limits.max_characters
     texts: list[str] = []
     while some := list(islice(pieces, 256)):
         n_left -= sum(map(len, some))
