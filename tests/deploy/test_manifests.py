@@ -1,11 +1,8 @@
-"""The Compose file and the Kubernetes manifests of docs/deploy: valid, and true to the server."""
+"""The Kubernetes manifests of docs/deploy: valid, and true to the server."""
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import compose_spec
 import kubernetes_validate
 import pytest
 import yaml
@@ -151,48 +148,3 @@ def test_names_that_refer_to_each_other_agree(name: str) -> None:
     secret = container["env"][0]["valueFrom"]["secretKeyRef"]
     assert secret["name"] == _of_kind("token.yaml", "Secret")["metadata"]["name"]
     assert secret["key"] in _of_kind("token.yaml", "Secret")["stringData"]
-
-
-# Compose
-
-
-def _compose() -> dict[str, Any]:
-    """With the defaults of variables, and without the fragment that the services are made of."""
-    text = re.sub(
-        r"\$\{\w+:-([^}]*)\}", lambda found: found[1], (_FOLDER / "compose.yaml").read_text()
-    )
-    loaded = yaml.safe_load(text)
-    return {name: value for name, value in loaded.items() if not name.startswith("x-")}
-
-
-def _services() -> Iterator[dict[str, Any]]:
-    yield from _compose()["services"].values()
-
-
-def test_compose_file_is_valid() -> None:
-    compose = compose_spec.PyCompose.from_yaml(yaml.safe_dump(_compose()))
-    assert sorted(compose.service_names()) == ["cpu", "gpu"]
-
-
-def test_compose_validator_finds_what_is_wrong() -> None:
-    compose = _compose()
-    compose["services"]["cpu"]["stop_grace_periods"] = "1s"
-    with pytest.raises(ValueError, match="stop_grace_periods"):
-        compose_spec.PyCompose.from_yaml(yaml.safe_dump(compose))
-
-
-def test_compose_variables_are_options() -> None:
-    known = {variable for option in options() for variable in option.variables}
-    for service in _services():
-        assert set(service["environment"]) - {"HF_TOKEN"} <= known
-
-
-def test_compose_services_have_the_time_that_the_server_takes_to_end() -> None:
-    for service in _services():
-        seconds = float(service["stop_grace_period"].removesuffix("s"))
-        assert seconds >= _end_s(Config()) + _MARGIN_S
-
-
-def test_compose_services_publish_the_default_port() -> None:
-    port = Config().port
-    assert all(service["ports"] == [f"{port}:{port}"] for service in _services())
