@@ -8,8 +8,8 @@ from pathlib import Path
 import attrs
 import pytest
 from fakes.small_tokenizer import EOS, MERGES, build
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as NativeTokenizer
-from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from tgi_llama.errors import ConfigError
 from tgi_llama.generation import TokenId
@@ -244,6 +244,21 @@ def test_padding_of_the_model_beyond_the_file_is_accepted(tmp_path: Path) -> Non
 def test_file_that_cannot_write_the_probes_is_refused(tmp_path: Path) -> None:
     write(tmp_path, NativeTokenizer(models.WordLevel({"a": 0}, unk_token="?")))
     assert refusal(tmp_path, vocabulary_of(build())).startswith('the first cannot encode "Hello')
+
+
+def test_file_of_the_same_tokens_that_cannot_write_the_probes_is_refused(tmp_path: Path) -> None:
+    words = NativeTokenizer(models.WordLevel({"a": 0}, unk_token="?"))
+    write(tmp_path, words)
+    a_only = build()
+    a_only.normalizer = normalizers.Replace(Regex(".*"), "a")
+
+    @attrs.frozen
+    class Vocabulary(FakeVocabulary):
+        def spelling(self, token: TokenId) -> str:  # noqa: ARG002
+            return "a"
+
+    vocabulary = Vocabulary(HubTokenizer(a_only), eos_text=None)
+    assert refusal(tmp_path, vocabulary).startswith('the first cannot encode "Hello')  # type: ignore[arg-type]
 
 
 def test_end_tokens_must_have_the_same_ids() -> None:
