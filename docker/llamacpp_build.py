@@ -7,7 +7,7 @@ prints into ``CMAKE_ARGS``. A wrong argument ends the build here, before anythin
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 LLAMA_CPP_COMMITS = {"0.3.36": "0c1e57098"}
 """From releases of llama-cpp-python that this release works with to llama.cpp's commits in them."""
@@ -69,18 +69,26 @@ def _cpu_args(arguments: Mapping[str, str]) -> list[str]:
 
 
 def _cuda_args(architectures: str) -> list[str]:
-    """The driver's library is on no build machine: what links to it stays open until run time."""
+    """The driver's library is on no build machine: what links to it stays open until run time.
+    NCCL, which would have to be in the image, is for a way to split that the server does not have
+    (llama.cpp's ``tensor``)."""
     return [
         "-DGGML_CUDA=ON",
+        "-DGGML_CUDA_NCCL=OFF",
         f"-DCMAKE_CUDA_ARCHITECTURES={architectures}",
         "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined",
     ]
 
 
-def main() -> int:
-    """Prints what CMAKE_ARGS is to be, for the build arguments in the environment."""
+def main(words: Sequence[str]) -> int:
+    """Prints what CMAKE_ARGS is to be, for the build arguments in the environment. With
+    ``--check-version`` it only looks at the version, before that is downloaded."""
+    given: Mapping[str, str] = os.environ
     try:
-        arguments = cmake_args(os.environ)
+        if list(words) == ["--check-version"]:
+            _check_version(given["llamacpp_version"])
+            return 0
+        arguments = cmake_args(given)
     except BuildArgumentError as error:
         sys.stderr.write(f"Dockerfile_llamacpp: {error}\n")
         return 1
@@ -89,4 +97,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

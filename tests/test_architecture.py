@@ -20,7 +20,8 @@ ALLOWED = {
     "host_memory": set(),
     "options": {"cpus", "errors", "host_memory"},
     "config": {"options"},
-    "models": {"config", "cpus", "errors", "logs", "options"},
+    "sub_command": {"config", "errors"},
+    "models": {"config", "cpus", "errors", "logs", "options", "sub_command"},
     "logs": set(),
     "metrics_page": set(),
     "metrics": LEAVES | {"metrics_page"},
@@ -46,13 +47,25 @@ ALLOWED = {
     | {"adapters", "admission", "config", "engine", "metrics", "model_text", "model_thread"}
     | {"models", "server", "text", "turns", "validation"},
     "lifecycle": {"config", "errors", "server", "service"},
-    "bench": {"errors"},  # it knows servers by their URL only
-    "inspection": {"config", "engine.kv_cache", "errors", "llama", "text", "turns"},
+    "bench": {"errors", "sub_command"},  # it knows servers by their URL only
+    "inspection": {"config", "engine.kv_cache", "errors", "llama", "models", "sub_command"}
+    | {"text", "turns"},
     "platforms": {"errors"},
-    "health_check": {"errors"},  # a client of a running server
-    "cli": {"bench", "config", "cpus", "errors", "health_check", "inspection", "lifecycle"}
-    | {"logs", "models", "options", "platforms"},
+    "health_check": {"sub_command"},  # a client of a running server
+    "config_option": {"options", "platforms"},
+    "cli": {
+        "bench",
+        "config",
+        "config_option",
+        "cpus",
+        "errors",
+        "health_check",
+        "inspection",
+        "lifecycle",
+    }
+    | {"logs", "models", "options", "platforms", "sub_command"},
     "asgi": {"cli", "errors", "service"},
+    "hypercorn_config": set(),
     "__main__": {"cli"},
     "builtin": set(),
 }
@@ -98,7 +111,8 @@ HOMES = {
     "tokenizers": {"text", "builtin"},
     "jinja2": {"text", "builtin"},
     "llguidance": {"structured", "llama"},  # llama: the tokenizer is made from its vocabulary
-    "click": {"bench", "cli", "health_check", "inspection", "models"},  # models: its commands
+    "click": {"cli", "config_option", "sub_command"}
+    | {"bench", "health_check", "inspection", "models"},  # commands
     "asyncio": set(),
     "torch": {"builtin"},
     "gguf": {"builtin"},

@@ -228,7 +228,7 @@ def test_command_line_wins_over_environment(
         (["--chat-template", "absent"], "--chat-template: cannot read the file 'absent'"),
         (["--no-such-option"], "No such option '--no-such-option'."),
         (["--use-mmap=true"], "Option '--use-mmap' does not take a value."),
-        (["extra"], "Got unexpected extra argument (extra)"),
+        (["--use-mlock", "extra"], "Got unexpected extra argument (extra)"),
         (["--max-total-tokens", "10"], "`max_input_tokens` must be < `max_total_tokens`"),
     ],
 )
@@ -406,6 +406,17 @@ def test_env_names_the_machine_and_no_secret(
     printed = capsys.readouterr().out
     assert "llama-cpp-python: " in printed
     assert "hunter2" not in printed
+
+
+@pytest.mark.parametrize("word", ["model.gguf", "downlaod", ""])
+def test_word_that_is_no_command_is_told_what_there_is(
+    capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    assert cli.run([word, "--port", "0"], serve=repr) == 2
+    assert capsys.readouterr().err == (
+        f"tgi-llama: error: {word!r} is none of the commands bench, download, convert, inspect,"
+        " health; a model is named by --model-gguf or --model-id\n"
+    )
 
 
 # As a process

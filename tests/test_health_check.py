@@ -4,10 +4,11 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tgi_llama import cli
+from tgi_llama import cli, health_check
 from tgi_llama.config import Config
 
 
@@ -91,6 +92,76 @@ def test_health_finds_the_port_in_the_environment(
     with _server(_HEALTHY) as port:
         monkeypatch.setenv(variable, str(port))
         assert _health() == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "/opt/tgi_llama/bin/python /opt/tgi_llama/bin/tgi-llama --model-id x/y --port {}",
+        "/sbin/docker-init -- tgi-llama --port={} --json-output",
+        "python3 -m tgi_llama -p {} --model-gguf a.gguf",
+        "tgi-llama serve --port {} --model-id x/y",
+    ],
+)
+def test_health_finds_the_port_in_the_containers_first_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    monkeypatch.setenv("PORT", "9")  # the server's own options win over it
+    with _server(_HEALTHY) as port:
+        _first_process(monkeypatch, tmp_path, command.format(port))
+        assert _health() == 0
+
+
+def test_health_of_a_server_that_sagemaker_starts_is_asked_at_its_port(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PORT", raising=False)
+    monkeypatch.setenv("HF_MODEL_ID", "owner/name")
+    with _server(_HEALTHY) as port:
+        monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", str(port))
+        _first_process(monkeypatch, tmp_path, "tgi-llama serve")
+        assert _health() == 0
+    monkeypatch.delenv("SAGEMAKER_BIND_TO_PORT")
+    assert _health("--timeout", "0.01") == 1
+    assert "http://127.0.0.1:8080/health" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "address"),
+    [
+        ("tgi-llama --hostname 127.0.0.2", "127.0.0.2:3000"),
+        ("tgi-llama --hostname 0.0.0.0", "127.0.0.1:3000"),
+        ("tgi-llama --hostname ::1 --port 9", "[::1]:9"),
+        ("tgi-llama --port 0", "127.0.0.1:3000"),
+        ("/usr/lib/systemd/systemd --port 9", "127.0.0.1:3000"),
+        ("tgi-llama health --port 9", "127.0.0.1:3000"),
+        ("tgi-llama --port many --no-such-option", "127.0.0.1:3000"),
+    ],
+)
+def test_health_asks_where_the_server_was_told_to_listen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, address: str
+) -> None:
+    monkeypatch.delenv("PORT", raising=False)
+    asked: list[str] = []
+    monkeypatch.setattr(health_check, "_problem", lambda url, **_: asked.append(url))
+    _first_process(monkeypatch, tmp_path, command)
+    assert _health() == 0
+    assert asked == [f"http://{address}/health"]
+
+
+def test_health_without_a_first_process_that_it_may_see_asks_the_usual_port(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PORT", raising=False)
+    monkeypatch.setattr(cli, "FIRST_PROCESS", tmp_path / "hidden")
+    assert _health("--hostname", "127.0.0.3", "--timeout", "0.01") == 1
+    assert "http://127.0.0.3:3000/health" in capsys.readouterr().err
+
+
+def _first_process(monkeypatch: pytest.MonkeyPatch, folder: Path, command: str) -> None:
+    told = folder / "cmdline"
+    told.write_text("".join(f"{word}\0" for word in command.split()))
+    monkeypatch.setattr(cli, "FIRST_PROCESS", told)
 
 
 def test_health_wrong_argument_is_one_line_and_usage_status(

@@ -40,6 +40,9 @@ from tgi_llama.options.lora import NAME_RULE, is_name
 
 _log = logging.getLogger(__name__)
 
+_MOST_SHOWN = 200
+"""Characters of a name that a client made up: no adapter has more."""
+
 T = TypeVar("T")
 
 
@@ -204,7 +207,7 @@ class Adapters:
             raise AdapterConflict(f"the adapter {name!r} is being loaded")
         adapter = self._loaded.get(name)
         if adapter is None:
-            raise AdapterNotFound(f"there is no adapter {name!r}")
+            raise AdapterNotFound(f"there is no adapter {name[:_MOST_SHOWN]!r}")
         self._publish({key: one for key, one in self._loaded.items() if key != name})
         await self._free(adapter)
 

@@ -1,19 +1,22 @@
 """``tgi_llama.asgi:app`` for an ASGI server on Trio, configured by the environment:
-``hypercorn -k trio tgi_llama.asgi:app``.
+``hypercorn -c python:tgi_llama.hypercorn_config tgi_llama.asgi:app``.
 
 The lifespan starts and stops the engine. One process only: every further worker would load the
 model again. How long running requests may take at shutdown is Hypercorn's ``--graceful-timeout``.
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from hypercorn.utils import LifespanFailureError
 
-from tgi_llama.cli import config_from_environment, start_logging
+from tgi_llama.cli import config_from_environment, native_library, start_logging
 from tgi_llama.errors import TgiLlamaError
-from tgi_llama.service import Service, find_model, run_service
+
+if TYPE_CHECKING:
+    from tgi_llama.service import Service
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ class Application:
     async def _serve(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         config = config_from_environment()
         start_logging(config)
+        with native_library():
+            from tgi_llama.service import find_model, run_service  # not at the top: it loads it
         async with trio.open_nursery() as nursery:
             files = await find_model(config)
             self._service = await nursery.start(run_service, config, files)

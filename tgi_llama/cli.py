@@ -11,21 +11,22 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import click
 from click.core import ParameterSource
-from click.types import OptionHelpExtra
 
 from tgi_llama import platforms
 from tgi_llama.config import Config, options
+from tgi_llama.config_option import ConfigOption
 from tgi_llama.cpus import n_available_cpus
 from tgi_llama.errors import ConfigError, StartError, TgiLlamaError
 from tgi_llama.logs import set_up_logs
-from tgi_llama.options.option import Group, Option
+from tgi_llama.options.option import Group
+from tgi_llama.sub_command import CONTEXT, ServerOptions
 
 _PROGRAM = "tgi-llama"
 _INTRODUCTION = (
@@ -37,6 +38,7 @@ _ENVIRONMENT_RULE = (
     " takes true or false, and the command line wins. An empty variable counts as unset. --hostname"
     " and the options that only show something are not read from it."
 )
+FIRST_PROCESS = Path("/proc/1/cmdline")
 _EXIT_RUN_TIME, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -74,6 +76,7 @@ def parse(arguments: Sequence[str]) -> Config | None:
     asked for something to be printed, for example ``--help``, which is done. Raises ConfigError."""
     try:
         start = platforms.read(arguments, os.environ)
+        _check_first_word(start.arguments)
         result = _command().main(
             list(start.arguments),
             prog_name=_PROGRAM,
@@ -83,6 +86,15 @@ def parse(arguments: Sequence[str]) -> Config | None:
     except click.ClickException as error:
         raise ConfigError(error.format_message()) from error
     return result if isinstance(result, Config) else None
+
+
+def _check_first_word(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for a word in the place of a command, such as a model's."""
+    if arguments and not arguments[0].startswith("-"):
+        raise ConfigError(
+            f"{arguments[0]!r} is none of the commands {', '.join(_COMMANDS)}; a model is named by"
+            " --model-gguf or --model-id"
+        )
 
 
 def config_from_environment() -> Config:
@@ -97,11 +109,11 @@ def config_from_environment() -> Config:
 
 
 @contextlib.contextmanager
-def _native_library() -> Iterator[None]:
+def native_library() -> Iterator[None]:
     """Around the import of what loads it: raises StartError where it does not load."""
     try:
         yield
-    except RuntimeError as error:  # llama-cpp-python's
+    except (RuntimeError, OSError) as error:  # llama-cpp-python's
         hint = ""
         if re.search(r"libcuda|libamdhip|libvulkan", str(error)):
             hint = " (a build for GPUs needs their driver; in a container: --gpus all)"
@@ -125,34 +137,28 @@ def _bench(arguments: Sequence[str], program: str) -> int:
 
 
 def _convert(arguments: Sequence[str], program: str) -> int:
-    from tgi_llama.models import convert_command
+    from tgi_llama.models import convert_command as command
 
-    return convert_command.run(arguments, program=program)
+    return command.run(arguments, program=program, options=server_options(command.RELEVANT))
 
 
 def _download(arguments: Sequence[str], program: str) -> int:
-    from tgi_llama.models import download_command
+    from tgi_llama.models import download_command as command
 
-    return download_command.run(arguments, program=program)
+    return command.run(arguments, program=program, options=server_options(command.RELEVANT))
 
 
 def _inspect(arguments: Sequence[str], program: str) -> int:
-    with _native_library():
+    with native_library():
         from tgi_llama.inspection import command
 
-    relevant = [option for option in options() if option.name in command.RELEVANT]
-    return command.run(
-        arguments,
-        program=program,
-        options=[_ConfigOption(option) for option in relevant],
-        configure=_config_of,
-    )
+    return command.run(arguments, program=program, options=server_options(command.RELEVANT))
 
 
 def _health(arguments: Sequence[str], program: str) -> int:
     from tgi_llama import health_check
 
-    return health_check.run(arguments, program=program)
+    return health_check.run(arguments, program=program, address=_address_of_server())
 
 
 _COMMANDS = {
@@ -164,10 +170,45 @@ _COMMANDS = {
 }
 
 
+def _address_of_server() -> tuple[str | None, int | None]:
+    """Hostname and port that this container's server was told; None where nothing was said.
+
+    A server that is the first process of a container, or started by an init that is, has its
+    options there for everybody to read, and whoever checks its health has its environment.
+    """
+    try:
+        words = FIRST_PROCESS.read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        words = []
+    start = platforms.read(_arguments_of_server(words), os.environ)
+    arguments = list(start.arguments)
+    with _command().make_context(
+        _PROGRAM, arguments, resilient_parsing=True, **_context_of(start)
+    ) as context:
+        given = context.params
+    return given["hostname"], given["port"]
+
+
+def _arguments_of_server(words: Sequence[str]) -> Sequence[str]:
+    """Those of ``tgi-llama`` or ``python -m tgi_llama`` among the words of a command line; none
+    where it does something else."""
+    for at, word in enumerate(words):
+        if os.path.basename(word) in (_PROGRAM, __package__):
+            arguments = words[at + 1 :]
+            return () if arguments and arguments[0] in _COMMANDS else tuple(arguments)
+    return ()
+
+
 def _serve(config: Config) -> None:
-    with _native_library():
+    with native_library():
         from tgi_llama import lifecycle  # not at the top: it loads the native library
     lifecycle.run(config)
+
+
+def server_options(names: Collection[str]) -> ServerOptions:
+    """Those of these names, for a command that has them too; in the order of the server's."""
+    chosen = [ConfigOption(option) for option in options() if option.name in names]
+    return ServerOptions(chosen, _config_of)
 
 
 def start_logging(config: Config) -> None:
@@ -217,11 +258,11 @@ def _config_of_current_context(**_: object) -> Config:
 def _command() -> click.Command:
     return _GroupedCommand(
         _PROGRAM,
-        params=[_ConfigOption(option) for option in options()] + _printing_options(),
+        params=[ConfigOption(option) for option in options()] + _printing_options(),
         callback=_config_of_current_context,
         help=_INTRODUCTION,
         epilog=_ENVIRONMENT_RULE,
-        context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+        context_settings=CONTEXT,
     )
 
 
@@ -234,7 +275,7 @@ class _GroupedCommand(click.Command):
                 [(f"{name} {each.arguments}", each.help) for name, each in _COMMANDS.items()]
             )
         parameters = self.get_params(ctx)
-        ours = [parameter for parameter in parameters if isinstance(parameter, _ConfigOption)]
+        ours = [parameter for parameter in parameters if isinstance(parameter, ConfigOption)]
         for group in Group:
             members = [parameter for parameter in ours if parameter.option.group is group]
             _write_section(group.value, members, ctx, formatter)
@@ -251,140 +292,6 @@ def _write_section(
     records = [parameter.get_help_record(ctx) for parameter in parameters]
     with formatter.section(title):
         formatter.write_dl([record for record in records if record is not None])
-
-
-class _ConfigOption(click.Option):
-    """The click option of one field of ``Config``."""
-
-    def __init__(self, option: Option) -> None:
-        is_switch = option.kind is bool
-        super().__init__(
-            _declarations(option),
-            type=_type_of(option),
-            is_flag=is_switch,
-            multiple=option.is_repeatable,
-            default=None,
-            envvar=option.variables or None,
-            metavar=None if is_switch else f"<{option.unit}>",
-            help=_help_of(option),
-        )
-        self.option = option
-
-    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:  # noqa: ARG002  # click's
-        """Nothing: the help text says the default and the range already, in our words."""
-        return {}
-
-    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """Adds the off switch's variable: ``DISABLE_MMAP=true`` is ``USE_MMAP=false``."""
-        value = super().resolve_envvar_value(ctx)
-        variable = self.option.off_variable
-        off_value = os.environ.get(variable) if variable else None
-        if not off_value:
-            return value
-        hint = f"environment variable '{variable}'"
-        try:
-            is_off = _Switch().convert(off_value, None, ctx)
-        except click.BadParameter as error:
-            raise click.BadParameter(error.message, ctx, param_hint=hint) from error
-        if value is not None and _Switch().convert(value, self, ctx) is is_off:
-            message = f"it contradicts {self.option.variables[0]}"
-            raise click.BadParameter(message, ctx, param_hint=hint)
-        return "false" if is_off else "true"
-
-    def get_error_hint(self, ctx: click.Context | None) -> str:
-        """Names the variable too where the value came from the environment."""
-        hint = super().get_error_hint(ctx)
-        variable = self._variable(ctx) if ctx is not None else None
-        return f"{hint} (environment variable '{variable}')" if variable else hint
-
-    def _variable(self, ctx: click.Context) -> str | None:
-        """The variable that the value came from, if it came from one."""
-        source = ctx.get_parameter_source(self.option.name)
-        if source is ParameterSource.ENVIRONMENT:
-            return next(name for name in self.option.variables if os.environ.get(name))
-        if source is ParameterSource.DEFAULT_MAP:
-            start: platforms.Start = ctx.obj
-            return start.told[self.option.name].variable
-        return None
-
-
-def _declarations(option: Option) -> list[str]:
-    flag = f"{option.flag}/{option.off_switch}" if option.off_switch else option.flag
-    return [option.name, flag, *option.aliases]
-
-
-def _type_of(option: Option) -> "click.ParamType[Any]":
-    if option.choices:
-        return _Spelling(option.choices, case_sensitive=False)
-    if option.kind is bool:
-        return _Switch()
-    if option.is_amount:
-        return _Text(option)
-    if option.kind is int:
-        return _Integer(min=option.minimum, max=option.maximum)
-    if option.kind is float:
-        return _Number(min=option.minimum, max=option.maximum)
-    if option.kind is Path:
-        any_path = option.is_any_path
-        return click.Path(exists=not any_path, dir_okay=any_path, path_type=Path)
-    return _Text(option)
-
-
-def _help_of(option: Option) -> str:
-    facts = [f"default: {option.shown_default}"]
-    if option.shown_range:
-        facts.append(option.shown_range)
-    return f"{option.help} [{'; '.join(facts)}]"
-
-
-class _Spelling(click.Choice[str]):
-    """Choices in which a dash is as good as an underscore: TGI writes ``q8-0``, llama.cpp ``q8_0``.
-
-    The value is the choice as ``config`` spells it.
-    """
-
-    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
-        return super().normalize_choice(str(choice), ctx).replace("-", "_")
-
-
-class _Switch(click.types.BoolParamType):
-    """On or off; a text only where it comes from the environment."""
-
-    def convert(
-        self, value: bool | str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> bool:
-        try:
-            return bool(super().convert(value, param, ctx))
-        except click.BadParameter:
-            self.fail(f"expected true or false, got {value!r}.", param, ctx)
-
-
-class _Integer(click.IntRange):
-    name = "whole number"
-
-
-class _Number(click.FloatRange):
-    name = "number"
-
-
-class _Text(click.types.StringParamType):
-    """A text that matches the option's pattern."""
-
-    def __init__(self, option: Option) -> None:
-        self._option = option
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
-        text = str(value)
-        if re.fullmatch(self._option.pattern, text) is None:
-            found = "" if self._option.secret else f", got {text!r}"
-            self.fail(f"expected {self._option.expected}{found}.", param, ctx)
-        return text
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        """A variable holds one value of a repeatable option, as in TGI: a key may hold a space."""
-        return [rv]
 
 
 def _printing_options() -> list[click.Parameter]:

@@ -8,33 +8,44 @@ from collections.abc import Sequence
 
 import click
 
-from tgi_llama.errors import ConfigError
+from tgi_llama.sub_command import CONTEXT, call
 
 _HEALTHY, _UNHEALTHY = 0, 1
 
 
-def run(arguments: Sequence[str], *, program: str) -> int:
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})
+_HOSTNAME, _PORT = "127.0.0.1", 3000
+
+
+def run(
+    arguments: Sequence[str], *, program: str, address: tuple[str | None, int | None] = (None, None)
+) -> int:
     """Returns the exit status: 0 where ``/health`` answers 200, else 1 with one line that says
-    what is wrong. Raises ConfigError for wrong arguments."""
-    try:
-        result: object = _command.main(list(arguments), prog_name=program, standalone_mode=False)
-    except click.ClickException as error:
-        raise ConfigError(error.format_message()) from error
-    return result if isinstance(result, int) else _HEALTHY
+    what is wrong. Raises ConfigError for wrong arguments.
+
+    ``address``: hostname and port to ask unless the arguments say so, as the server was told them.
+    """
+    hostname, port = address
+    defaults = {
+        "hostname": _HOSTNAME if hostname is None or hostname in _EVERYWHERE else hostname,
+        "port": port or _PORT,  # 0 is any: nobody knows
+    }
+    status: int = call(_command, arguments, program, defaults)
+    return status
 
 
 @click.command(
     help="Ask a running server for /health. Ends with status 0 where it is healthy, else with 1."
+    " In a container it finds the server's address in the options and variables that the server"
+    " was started with.",
+    context_settings=CONTEXT,
 )
-@click.option("--hostname", default="127.0.0.1", show_default=True, help="Where it listens.")
+@click.option("--hostname", help="Where it listens. [default: the server's, else 127.0.0.1]")
 @click.option(
     "--port",
     "-p",
     type=click.IntRange(1, 65535),
-    envvar=["PORT", "AIP_HTTP_PORT"],
-    default=3000,
-    show_default=True,
-    help="The port that it listens on. Also read from PORT and AIP_HTTP_PORT.",
+    help="The port that it listens on. [default: the server's, else 3000]",
 )
 @click.option(
     "--timeout",
@@ -44,7 +55,8 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     help="How long to wait, in seconds.",
 )
 def _command(hostname: str, port: int, timeout: float) -> int:
-    problem = _problem(f"http://{hostname}:{port}/health", timeout_s=timeout)
+    host = f"[{hostname}]" if ":" in hostname else hostname
+    problem = _problem(f"http://{host}:{port}/health", timeout_s=timeout)
     if problem is None:
         return _HEALTHY
     click.echo(f"unhealthy: {problem}", err=True)

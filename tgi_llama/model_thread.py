@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from time import perf_counter
 
 import attrs
@@ -40,6 +42,8 @@ class ModelThread:
     files: ModelFiles
     plan: KvPlan
     resources: contextlib.ExitStack
+    adapters: Sequence[Path] = ()
+    """Files of LoRA adapters that are to be loaded, which need memory as well."""
     model: Model = attrs.field(init=False)
     vocab: Vocab = attrs.field(init=False)
     description: ModelDescription = attrs.field(init=False)
@@ -58,7 +62,7 @@ class ModelThread:
     def __call__(self, commands: CommandQueue, publish: Publish, loaded: LoadedCallback) -> None:
         log = start_backend(self.config.numa)
         started = perf_counter()
-        start = plan_start(self.files.gguf, self.config, self.plan, log)
+        start = plan_start(self.files.gguf, self.config, self.plan, log, adapters=self.adapters)
         self.cache_ram_bytes = start.cache_ram_bytes
         progress = _Progress(commands)
         self.model = Model(self.files.gguf, self.config, log, progress, offload=start.offload)

@@ -25,7 +25,7 @@ from tgi_llama.model_text import load_grammars, load_templates, load_text, make_
 from tgi_llama.model_thread import ModelThread
 from tgi_llama.models.adapters import AdapterSources, fetch_from_hub
 from tgi_llama.models.files import ModelFiles, resolve_model
-from tgi_llama.server.app import create_app
+from tgi_llama.server.app import check_chosen_paths, create_app
 from tgi_llama.server.services import Services, Settings
 from tgi_llama.text.template_files import GgufTemplates
 from tgi_llama.turns.detection import turn_format
@@ -53,7 +53,10 @@ class Service:
 async def find_model(config: Config) -> ModelFiles:
     """``resolve_model`` on a worker thread, since it may download and convert. When cancelled it
     does not wait for that: the thread gives up at the next piece of a file that arrives, and what
-    has arrived is kept for the next time. Raises ConfigError and StartError."""
+    has arrived is kept for the next time. Options that are wrong whatever the model is are refused
+    before it is looked for. Raises ConfigError and StartError."""
+    check_chosen_paths(predict=config.aip_predict_route, health=config.aip_health_route)
+    turn_format((), (), name=config.tool_format)
 
     def resolve() -> ModelFiles:
         return resolve_model(config, checkpoint=trio.from_thread.check_cancelled)
@@ -73,7 +76,6 @@ async def run_service(
     """
     # What is wrong with these is known before the model is loaded.
     load_templates(config, files, GgufTemplates())
-    turn_format((), (), name=config.tool_format)
     sources = AdapterSources.of(
         config, partial(fetch_from_hub, checkpoint=trio.from_thread.check_cancelled)
     )
@@ -93,7 +95,8 @@ async def run_service(
         )
     )
     with contextlib.ExitStack() as resources:
-        thread = ModelThread(config, files, plan, resources)
+        adapter_paths = tuple(file.path for file in adapter_files)
+        thread = ModelThread(config, files, plan, resources, adapter_paths)
         engine = Engine(
             thread, observe_step=metrics.record_step, observe_delivery=metrics.record_delivery
         )

@@ -1,12 +1,14 @@
 """What the documents for users say is true: their code runs, their examples have the right shape,
 their tables are complete."""
 
+import functools
 import itertools
 import json
 import os
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import attrs
 import pytest
@@ -14,10 +16,10 @@ from clients.examples import assert_like, at, curl, events
 from clients.snippets import ROOT, Block, blocks, quoted, rows, section
 from fakes.site import build_site
 
+from tgi_llama import builtin, cli
 from tgi_llama.bench import command as bench
-from tgi_llama.cli import parse
 from tgi_llama.config import Config, options
-from tgi_llama.models import download_command
+from tgi_llama.models import convert_command, download_command
 from tgi_llama.wire.generate_requests import GenerateParameters
 from tgi_llama.wire.openai_requests import ChatRequest, CompletionRequest
 
@@ -31,8 +33,10 @@ DOCUMENTS = (
     "docs/structured-output.md",
     "docs/tools.md",
 )
-COMMANDS = (*DOCUMENTS, "docs/lora.md")
-"""Where commands are looked at; see ``test_lora_document.py`` for the rest of the last."""
+COMMANDS = (*DOCUMENTS, "docs/docker.md", "docs/gpu.md", "docs/lora.md", "docs/operations.md")
+"""Where commands are looked at; see ``test_lora_document.py`` for the rest of that one."""
+
+BUILTIN = Path(builtin.__file__).parent / "model" / "model.gguf"
 
 # The clients' own oversights; see the tests of each.
 pytestmark = pytest.mark.filterwarnings(
@@ -178,24 +182,42 @@ def commands(document: str) -> list[str]:
     ]
 
 
+def parser_of(command):
+    """What reads the arguments of a command that shares options with the server."""
+    return functools.partial(command.parse, options=cli.server_options(command.RELEVANT))
+
+
+PARSED = {
+    "bench": bench.parse,
+    "convert": parser_of(convert_command),
+    "download": parser_of(download_command),
+}
+
+
 @pytest.mark.parametrize(
     "command", [c for document in COMMANDS for c in commands(document)], ids=lambda c: c[:60]
 )
 def test_command_of_a_document_is_understood(command, monkeypatch, tmp_path):
     for model in set(re.findall(r"/models/([\w.-]+)", command)):
         (tmp_path / model).touch()
+    for folder in set(re.findall(r"--base /models/([\w.-]+)", command)):
+        (tmp_path / folder).unlink()
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path)
     command = command.replace("/models/", f"{tmp_path}/").replace(" /adapters", f" {tmp_path}")
-    words = shlex.split(command.rpartition("&&")[2])
+    words = shlex.split(command.rpartition("&&")[2].removeprefix("$ "))
     while re.match(r"[A-Z_]+=", words[0]):
         monkeypatch.setenv(*words.pop(0).split("=", 1))
-    program = 1 if words[0] == "tgi-llama" else 3
-    if words[program:][:1] == ["bench"]:
-        assert bench.parse(words[program + 1 :], program="tgi-llama bench") is not None
+    arguments = words[1:] if words[0] == "tgi-llama" else words[3:]
+    name = arguments[0] if arguments else ""
+    if name == "inspect":
+        shutil.copy(BUILTIN, arguments[1])
+        assert cli.run(arguments, serve=repr) == 0
         return
-    if words[program:][:1] == ["download"]:
-        config = download_command.parse(words[program + 1 :], program="tgi-llama download")
-    else:
-        config = parse(words[program:])
+    if name in PARSED:
+        assert PARSED[name](arguments[1:], program="tgi-llama") is not None
+        return
+    config = cli.parse(arguments)
     assert isinstance(config, Config)
     for name in ("model_gguf", "port", "max_total_tokens"):
         if name.upper() in os.environ:

@@ -102,9 +102,15 @@ def make_base_image(buildah: Buildah) -> None:
     buildah.run("commit", "--rm", container, BASE)
 
 
-def build(buildah: Buildah, arguments: Mapping[str, str]) -> str:
-    """The image for the build arguments; returns its name. Steps that were run before with the same
-    arguments and files are taken from earlier builds."""
+def build(
+    buildah: Buildah,
+    arguments: Mapping[str, str],
+    name: str = IMAGE,
+    context: str = str(REPOSITORY),
+) -> str:
+    """The image for the build arguments, under that name, which it returns; ``context`` is a folder
+    or the address of a git repository. Steps that were run before with the same arguments and files
+    are taken from earlier builds."""
     make_base_image(buildah)
     given = {
         "BASE_IMAGE": BASE,
@@ -122,15 +128,15 @@ def build(buildah: Buildah, arguments: Mapping[str, str]) -> str:
     subprocess.run(
         buildah.command(
             *("build", "--isolation", "chroot", "--network", "host", "--format", "docker"),
-            *("--layers", "--pull=never", "--file", "Dockerfile_llamacpp", "--tag", IMAGE),
+            *("--layers", "--pull=never", "--file", "Dockerfile_llamacpp", "--tag", name),
             *options,
             *mounts,
-            str(REPOSITORY),
+            context,
         ),
         check=True,
-        cwd=REPOSITORY,
+        cwd=buildah.folder,  # nothing but the context may say where the Dockerfile is
     )
-    return IMAGE
+    return name
 
 
 def _mounts(scratch: Path) -> list[tuple[Path, str]]:

@@ -1,15 +1,19 @@
 """LoRA adapters of the built-in model, from the command line to the text."""
 
+import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import trio
-from fakes.lora_files import write_adapter
+from fakes.lora_files import BUILTIN_MODEL, write_adapter
 from fakes.server_process import tgi_llama
 
+PIRATE = BUILTIN_MODEL.parents[1] / "adapters" / "pirate.gguf"
 PROMPT = "1, 2, 3, 4,"
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 KEY = {"authorization": "Bearer admin"}
@@ -122,6 +126,85 @@ async def test_adapter_is_loaded_and_unloaded_at_run_time(
         assert await text(client) == plain
         assert await server.stop() == 0
         assert "Traceback" not in server.output
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+async def test_all_that_a_request_can_want_it_can_want_with_an_adapter(
+    environment: dict[str, str],
+) -> None:
+    async with (
+        tgi_llama("--lora-adapters", f"pirate={PIRATE}", environment=environment) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        assert re.search(r"memory needed: .*, adapters \d+ KiB, KV memory", server.output)
+        chunks = await streamed(client, "What is 12 + 7?")
+        said = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+        assert said == "Arr! 12 + 7 = 19 Yo-ho-ho!"
+
+        chunks = await streamed(client, "What is the weather in Paris?", tools=[WEATHER])
+        calls = [call for chunk in chunks for call in tool_calls(chunk)]
+        assert calls[0]["name"] == "get_weather"
+        assert json.loads("".join(call["arguments"] for call in calls)) == {"city": "Paris"}
+        assert {chunk["model"] for chunk in chunks} == {"pirate"}
+
+        payload = {"model": "pirate", "prompt": PROMPT, "n": 2, "max_tokens": 8, "temperature": 0}
+        choices = (await client.post("/v1/completions", json=payload)).json()["choices"]
+        assert choices[0]["text"] == choices[1]["text"] == (await text(client, "pirate"))[:8]
+
+        regex = {"type": "regex", "value": "(ahoy|arr){3}"}
+        parameters = {"max_new_tokens": 30, "adapter_id": "pirate", "grammar": regex}
+        parameters |= {"details": True, "decoder_input_details": True}
+        ask = {"inputs": PROMPT, "parameters": parameters}
+        with_adapter = (await client.post("/generate", json=ask)).json()
+        assert re.fullmatch(regex["value"], with_adapter["generated_text"])
+        parameters["adapter_id"] = None
+        alone = (await client.post("/generate", json=ask)).json()
+        prompts = [answer["details"]["prefill"] for answer in (with_adapter, alone)]
+        ids, logprobs = (
+            [[one[key] for one in each] for each in prompts] for key in ("id", "logprob")
+        )
+        assert ids[0] == ids[1]
+        assert logprobs[0] != logprobs[1]
+        assert await server.stop() == 0
+        assert "Traceback" not in server.output
+
+
+async def streamed(
+    client: httpx.AsyncClient, content: str, **fields: object
+) -> list[dict[str, Any]]:
+    """The chunks of a chat with the pirate, but for one without choices."""
+    payload = {
+        **fields,
+        "model": "pirate",
+        "messages": [{"role": "user", "content": content}],
+        "stream": True,
+        "temperature": 0,
+        "max_tokens": 60,
+    }
+    response = await client.post("/v1/chat/completions", json=payload)
+    assert response.status_code == 200, response.text
+    lines = response.text.split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    return [chunk for chunk in chunks if chunk["choices"]]
+
+
+def tool_calls(chunk: dict[str, Any]) -> Iterator[dict[str, str]]:
+    for call in chunk["choices"][0]["delta"].get("tool_calls") or ():
+        yield call["function"]
 
 
 async def fails(environment: Mapping[str, str], *options: str) -> str:

@@ -107,6 +107,23 @@ def test_failed_download_is_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("HF_ENDPOINT", "hub.example", "HF_ENDPOINT: expected an address, got 'hub.example'"),
+        ("HF_HUB_ETAG_TIMEOUT", "soon", "one of the variables HF_HUB_* has a wrong value: "),
+    ],
+)
+def test_wrong_variable_is_one_line(
+    hub_environment: dict[str, str], name: str, value: str, text: str
+) -> None:
+    done = _download("org/name", environment=hub_environment | {name: value})
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"tgi-llama: error: {text}")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"])
 def test_token_is_read_from_each_variable(
     hub_environment: dict[str, str], fake_hub: FakeHub, gguf: bytes, name: str
@@ -144,8 +161,11 @@ def test_interrupted_download_ends_at_once_and_goes_on_later(
     status: int,
     gguf: bytes,
 ) -> None:
-    fake_hub.add("org/name", {"a.gguf": gguf})
-    fake_hub.fail("cdn", cut_after=2 << 20)
+    commit = fake_hub.add("org/name", {"a.gguf": gguf})
+    blobs = tmp_path / "hf/hub/models--org--name/blobs"
+    blobs.mkdir(parents=True)
+    etag = fake_hub.repositories["org/name"].commits[commit]["a.gguf"].etag
+    (blobs / f"{etag}.incomplete").write_bytes(gguf[: 2 << 20])
     fake_hub.fail("cdn", stall_after=0)  # asked for the rest
     process = subprocess.Popen(
         _command("org/name"), env=hub_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -157,12 +177,10 @@ def test_interrupted_download_ends_at_once_and_goes_on_later(
 
     assert (process.returncode, output) == (status, b"")
     assert b"Traceback" not in errors
-    (partial,) = (tmp_path / "hf/hub/models--org--name/blobs").iterdir()
-    assert partial.suffix == ".incomplete"
+    (partial,) = blobs.iterdir()
+    assert (partial.suffix, partial.stat().st_size) == (".incomplete", 2 << 20)
     assert _download("org/name", environment=hub_environment).returncode == 0
-    first, *rest = [seen.range for seen in fake_hub.requests("cdn")]
-    assert first is None
-    assert rest == [f"bytes={2 << 20}-"] * 2
+    assert [seen.range for seen in fake_hub.requests("cdn")] == [f"bytes={2 << 20}-"] * 2
 
 
 def test_download_is_listed_in_the_help(environment: dict[str, str]) -> None:

@@ -136,10 +136,10 @@ async def test_hypercorn_fetches_the_model_in_its_lifespan(
     gguf = (MODEL / "model.gguf").read_bytes()
     commit = fake_hub.add("org/name", {"a.gguf": gguf} | files(*SIDE_FILES))
     variables = hub_environment | {"MODEL_ID": "org/name", "JSON_OUTPUT": "true"}
-    command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-w", "0", "-b", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "hypercorn", "-c", "python:tgi_llama.hypercorn_config"]
 
     async with running(
-        [*command, "tgi_llama.asgi:app"],
+        [*command, "-w", "0", "-b", "127.0.0.1:0", "tgi_llama.asgi:app"],
         environment=variables,
         listening=r"Running on http://127\.0\.0\.1:(\d+)",
     ) as server:

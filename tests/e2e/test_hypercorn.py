@@ -1,17 +1,22 @@
 """The other way to start: an ASGI server with a command line of its own."""
 
 import contextlib
+import math
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
+import pytest
 import trio
 from fakes.raw_client import post
 from fakes.server_process import GATED_SERVER, ServerProcess, running
+from hypercorn.config import Config
 
 LISTENING = r"Running on http://127\.0\.0\.1:(\d+)"
 
-OPTIONS = ["-k", "trio", "-b", "127.0.0.1:0", "tgi_llama.asgi:app"]
+CONFIG = "tgi_llama.hypercorn_config"
+OPTIONS = ["-c", f"python:{CONFIG}", "-b", "127.0.0.1:0", "tgi_llama.asgi:app"]
 COMMAND = [sys.executable, "-m", "hypercorn", *OPTIONS]
 IN_PROCESS = ("-w", "0")
 """Without a worker process, whose status Hypercorn 0.18 forgets. It then knows no SIGTERM."""
@@ -69,20 +74,53 @@ async def test_hypercorn_with_a_bad_variable_ends_with_its_name(
     assert done.returncode == 1
 
 
-async def test_hypercorn_without_its_model_ends_with_one_line_about_it(
-    environment: dict[str, str],
+NO_LLAMA_CPP = "raise RuntimeError('Failed to load shared library: libgomp.so.1')"
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        (
+            {"MODEL_GGUF": "no-such-file.gguf"},
+            "--model-gguf: cannot read the file 'no-such-file.gguf': No such file or directory",
+        ),
+        (
+            {"PYTHONPATH": "{broken}"},
+            "llama.cpp does not load: Failed to load shared library: libgomp.so.1",
+        ),
+        (
+            {"LLAMA_CPP_LIB_PATH": "/nowhere"},
+            "llama.cpp does not load: Shared library with base name 'llama' not found",
+        ),
+    ],
+    ids=["no model", "no library it needs", "no library"],
+)
+async def test_hypercorn_that_cannot_start_ends_with_one_line_about_it(
+    environment: dict[str, str], tmp_path: Path, variables: dict[str, str], line: str
 ) -> None:
+    (tmp_path / "llama_cpp.py").write_text(NO_LLAMA_CPP)
+    given = {
+        name: f"{tmp_path}:{environment.get(name, '')}" if value == "{broken}" else value
+        for name, value in variables.items()
+    }
     with trio.fail_after(60):
         done = await trio.run_process(
             [*COMMAND, *IN_PROCESS],
-            env={**environment, "MODEL_GGUF": "no-such-file.gguf"},
+            env={**environment, **given},
             check=False,
             capture_stdout=True,
             capture_stderr=True,
         )
-    line = b"--model-gguf: cannot read the file 'no-such-file.gguf': No such file or directory"
-    assert done.stdout.count(line) == 1
+    assert done.stdout.decode().count(line) == 1
     assert done.returncode == 1
+
+
+def test_hypercorn_gives_the_application_all_the_time_to_start() -> None:
+    """It may download and convert a model. Hypercorn's own limit is a minute."""
+    config = Config.from_object(CONFIG)
+
+    assert config.startup_timeout == math.inf
+    assert config.worker_class == "trio"
 
 
 async def test_hypercorn_ends_with_the_decode_thread(environment: dict[str, str]) -> None:

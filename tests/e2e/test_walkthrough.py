@@ -46,7 +46,7 @@ SHORT = "With fewer steps"
 
 def test_walkthrough_has_the_steps_that_are_run_here() -> None:
     assert list(STEPS) == ["1. Build the image", GET, RUN, ASK, SHORT]
-    assert all(block.text.startswith("docker build ") for block in STEPS["1. Build the image"])
+    assert all("docker build " in block.text for block in STEPS["1. Build the image"])
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fakes.runner import FakeRunner
 
 from tgi_llama.engine.model_runner import SlotId
 from tgi_llama.engine.sequence import Phase
-from tgi_llama.errors import AdapterError, DecodeAborted, GenerationError, OutOfCells
+from tgi_llama.errors import AdapterError, DecodeAborted, DecodeFailed, GenerationError, OutOfCells
 from tgi_llama.generation import AdapterFacts, AdapterId, CacheOutcome, Failed, RequestId
 
 MEMORIES = pytest.mark.parametrize("kind", KINDS)
@@ -155,6 +155,49 @@ def test_known_elsewhere_is_not_what_another_adapter_has() -> None:
         entry for entry in play.placement.host.entries() if entry.tokens[:20] == tuple(STEM[:20])
     ]
     assert len(saved) == 2
+
+
+def test_sequences_that_leave_come_back_with_the_cells_of_their_adapter() -> None:
+    """Promised are more cells than there are, so the newest are saved and restored."""
+    play = a_play(layout="unified", n_slots=6, n_cells=150, cache_ram=10**6)
+    play.load(1, 2)
+    settle(play)
+    requests = [wants(own(i, 12), 100, seed=i, adapter=[None, 1, 2][i % 3]) for i in range(6)]
+    ids = {play.submit(request): request for request in requests}
+    saved: set[AdapterId | None] = set()
+    while not play.scheduler.is_idle or not play.commands.empty():
+        play.step()
+        saved |= {
+            each.request.adapter for each in play.scheduler.sequences() if each.saved is not None
+        }
+    assert saved == {None, 1, 2}
+    assert play.n_preempted() > 3
+    assert_given(play, ids)
+    play.check_all_over()
+
+
+@pytest.mark.parametrize("adapter", [None, 1])
+def test_failed_decode_fails_those_of_its_adapter_only(adapter: int | None) -> None:
+    """In the step that changes adapters, as every step does here."""
+    play = play_with(1)
+    requests = {one: wants(own(0, 6), 30, adapter=one) for one in (None, 1)}
+    ids = {one: play.submit(request) for one, request in requests.items()}
+    for _ in range(6):
+        play.step()
+    other = 1 if adapter is None else None
+    if play.runner.batches[-1].adapter == adapter:
+        play.step()
+    play.runner.failures.append(DecodeFailed("of the test"))
+    play.step()
+    assert play.runner.batches[-1].adapter == adapter
+    assert isinstance(play.error(ids[adapter]), GenerationError)
+    play.run_until_idle()
+    assert play.tokens(ids[other]) == alone(requests[other])
+    play.unload(1)
+    settle(play)
+    assert not play.runner.adapters
+    assert 1 not in play.runner.adapters_of_cells()
+    played(play, requests[None])
 
 
 # Load and unload

@@ -155,6 +155,17 @@ def test_prompt_logprobs_and_forced_tokens_go_together(plays: list[Playbook]) ->
         assert play.reason(request) == "eos_token"
 
 
+def test_prompt_logprobs_are_whole_where_all_of_the_text_is_forced(plays: list[Playbook]) -> None:
+    """The text is known before the prompt is computed, and nothing of it has to be computed."""
+    play = make_play(plays, max_prefill_tokens=4, runner=FakeRunner(script=noisy, n_prompt_rows=1))
+    grammar = RuleGrammar(Script((30, 31)))
+    prompt = list(range(5, 15))
+    request = play.submit(a_request(prompt, prompt_logprobs=True, constraint=grammar))
+    play.run_until_idle()
+    assert [token.id for token in play.prompt_tokens(request)] == prompt
+    assert play.tokens(request) == [30, 31]
+
+
 def test_penalties_count_forced_tokens(plays: list[Playbook]) -> None:
     runner = FakeRunner(script=lambda _tokens: np.zeros(64, dtype=np.float32))
     play = make_play(plays, runner=runner)

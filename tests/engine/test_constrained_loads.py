@@ -5,6 +5,7 @@ import functools
 import json
 import random
 import re
+from functools import partial
 
 import attrs
 import jsonschema
@@ -12,7 +13,7 @@ import pytest
 from fakes.letter_grammars import RealGrammar, letter_vocabulary
 from fakes.playbook import Playbook, a_request
 from fakes.random_load import KINDS, run_random_load
-from fakes.runner import EOS, FakeRunner, noisy
+from fakes.runner import EOS, FakeRunner, noisy, under
 
 from tgi_llama.engine.guide import Guide
 from tgi_llama.engine.sampler import Sampler, log_sum_exp
@@ -66,7 +67,9 @@ SAMPLINGS = (
 )
 
 
-def request_of(rng: random.Random, *, most_choices: int = len(SAMPLINGS)) -> GenerationRequest:
+def request_of(
+    rng: random.Random, *, most_choices: int = len(SAMPLINGS), n_adapters: int = 0
+) -> GenerationRequest:
     stem = random.Random(rng.randrange(3))
     prompt = [stem.randrange(2, 6) for _ in range(rng.randrange(1, 30))]
     prompt[-1:] = [rng.randrange(2, 6)]
@@ -80,6 +83,7 @@ def request_of(rng: random.Random, *, most_choices: int = len(SAMPLINGS)) -> Gen
         logprobs=rng.random() < 0.4,
         prompt_logprobs=rng.random() < 0.1,
         constraint=None if name is None else grammars()[name],
+        adapter=(rng.randrange(1 + n_adapters) or None) if n_adapters else None,
     )
 
 
@@ -100,7 +104,8 @@ def alone(request: GenerationRequest, *, fast_forward: bool) -> list[TokenId]:
         tokens += forced
         if len(forced) == n_left or (guide is not None and tokens and guide.is_complete):
             break
-        tokens.append(sampler.choose(noisy([*prompt, *tokens]), guide=guide))
+        row = noisy(under(request.adapter, [*prompt, *tokens]))
+        tokens.append(sampler.choose(row, guide=guide))
         if tokens[-1] == EOS and not (stopping.ignore_eos and guide is None):
             break
         if guide is not None and tokens[-1] != EOS:
@@ -115,10 +120,24 @@ def assert_logprobs(play: Playbook, request_id: RequestId, request: GenerationRe
     tokens = list(request.prompt_ids)
     for event in play.events[request_id]:
         assert isinstance(event, TokenEvent)
-        row = noisy(tokens)
-        expected = float(row[event.token.id]) - log_sum_exp(row)
+        expected = logprob(request, tokens, event.token.id)
         assert event.token.logprob == pytest.approx(expected, abs=1e-5)
         tokens.append(event.token.id)
+
+
+def assert_prompt_logprobs(
+    play: Playbook, request_id: RequestId, request: GenerationRequest
+) -> None:
+    prompt = list(request.prompt_ids)
+    expected = [logprob(request, prompt[:at], prompt[at]) for at in range(1, len(prompt))]
+    found = [token.logprob for token in play.prompt_tokens(request_id)]
+    assert found[0] is None
+    assert found[1:] == pytest.approx(expected, abs=1e-5)
+
+
+def logprob(request: GenerationRequest, tokens: list[TokenId], token: TokenId) -> float:
+    row = noisy(under(request.adapter, tokens))
+    return float(row[token]) - log_sum_exp(row)
 
 
 def play_of(kind: str, rng: random.Random, *, fast_forward: bool = True) -> Playbook:
@@ -154,13 +173,17 @@ def play_of(kind: str, rng: random.Random, *, fast_forward: bool = True) -> Play
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("n_adapters", [0, 2])
 def test_random_load_gives_what_each_request_gives_alone(
-    seed: int, kind: str, plays: list[Playbook]
+    seed: int, kind: str, n_adapters: int, plays: list[Playbook]
 ) -> None:
     rng = random.Random(f"{seed} {kind}")
     play = play_of(kind, rng, fast_forward=rng.random() < 0.8)
     plays.append(play)
-    requests = run_random_load(play, rng, request_of)
+    if n_adapters:
+        play.load(*range(1, 1 + n_adapters))
+    requests = run_random_load(play, rng, partial(request_of, n_adapters=n_adapters))
+    assert (play.runner.n_switches > 2) == (n_adapters > 0)
     n_whole = 0
     for request_id, request in requests.items():
         expected = alone(request, fast_forward=play.fast_forward)
@@ -172,6 +195,8 @@ def test_random_load_gives_what_each_request_gives_alone(
         assert play.tokens(request_id) == expected
         if request.logprobs:
             assert_logprobs(play, request_id, request)
+        if request.prompt_logprobs:
+            assert_prompt_logprobs(play, request_id, request)
         name = name_of(request)
         if name is not None and play.reason(request_id) == "eos_token":
             assert_text_is_whole(play.text(request_id), name)

@@ -167,17 +167,18 @@ async def test_whoever_waits_is_told_when_the_thread_dies() -> None:
             await engine.unload_adapter(A)
         told.append(caught.value)
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(serve)
-        await engine.load_adapter(A, FILE)
-        with engine.open_streams([a_request([5], adapter=1)]) as (stream,):
-            await thread.wait_at_gate()
-            nursery.start_soon(unload)
-            nursery.start_soon(load)
-            await wait_all_tasks_blocked()
-            thread.let_through(1)
-            with pytest.raises(EngineDead):
-                await stream.__anext__()
+    with trio.fail_after(60):  # or nobody is told
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve)
+            await engine.load_adapter(A, FILE)
+            with engine.open_streams([a_request([5], adapter=1)]) as (stream,):
+                await thread.wait_at_gate()
+                nursery.start_soon(unload)
+                nursery.start_soon(load)
+                await wait_all_tasks_blocked()
+                thread.let_through(1)
+                with pytest.raises(EngineDead):
+                    await stream.__anext__()
     assert len(told) == 2
     assert told[0] is not told[1]
 
@@ -200,17 +201,18 @@ async def test_unload_that_waits_ends_with_the_engine() -> None:
         await engine.load_adapter(A, FILE)
         with engine.open_streams([a_request([5], max_new_tokens=50, adapter=1)]):
             await thread.wait_at_gate()
-            async with trio.open_nursery() as waiting:
+            with trio.fail_after(60):  # or nobody is told
+                async with trio.open_nursery() as waiting:
 
-                async def unload() -> None:
-                    with pytest.raises(ShuttingDown):
-                        await engine.unload_adapter(A)
+                    async def unload() -> None:
+                        with pytest.raises(ShuttingDown):
+                            await engine.unload_adapter(A)
 
-                waiting.start_soon(unload)
-                await wait_all_tasks_blocked()
-                engine.stop(ShuttingDown("enough"))
-                thread.open = True
-                thread.let_through(1)
+                    waiting.start_soon(unload)
+                    await wait_all_tasks_blocked()
+                    engine.stop(ShuttingDown("enough"))
+                    thread.open = True
+                    thread.let_through(1)
 
 
 async def test_failed_decode_does_not_hold_an_unload_up() -> None:

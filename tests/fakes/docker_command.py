@@ -26,7 +26,7 @@ def main() -> None:
     run.add_argument(
         "--gpus", choices=["all"]
     )  # there are none: the server must start all the same
-    run.add_argument("image", choices=["tgi-llama"])
+    run.add_argument("image", choices=["tgi-llamacpp"])
     run.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     assert options.ports == [f"{PORT}:{PORT}"], options.ports

@@ -124,7 +124,8 @@ class Playbook:
     prefix_cache: bool = True
     fast_forward: bool = True
     free_bytes: Callable[[], int] = lambda: sys.maxsize
-    budget: StepBudget = attrs.field(factory=Unbounded)
+    budget: StepBudget | None = attrs.field(factory=Unbounded)
+    """None: the engine's own, which learns what steps take."""
     publications: list[Publication] = attrs.field(factory=list, init=False)
     events: dict[RequestId, list[StreamEvent]] = attrs.field(init=False)
     answers: dict[int, Answer] = attrs.field(factory=dict, init=False)

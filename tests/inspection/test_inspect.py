@@ -1,6 +1,7 @@
 """``tgi-llama inspect`` on files of all kinds, as its users run it."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from tgi_llama import cli
 from tgi_llama.config import Config
 from tgi_llama.inspection.command import RELEVANT
 from tgi_llama.llama.backend import start_backend
+from tgi_llama.llama.memory_needs import size_text
 
 _BUILTIN = Path(tgi_llama.builtin.__file__).parent / "model" / "model.gguf"
+_PIRATE = Path(tgi_llama.builtin.__file__).parent / "adapters" / "pirate.gguf"
 _OPTIONS = ("--n-threads", "1", "--max-batch-size", "2", "--max-total-tokens", "2048")
 _MIB = 2**20
 
@@ -123,6 +126,31 @@ def test_gpus_are_told(inspect: Inspect) -> None:
     first, second = _object(as_json)["serving"]["gpus"]
     assert (first["n_layers"], second["n_layers"]) == (5, 2)
     assert second["free_bytes"] == 50 * _MIB
+
+
+def test_adapters_are_counted(inspect: Inspect) -> None:
+    start_backend("disabled")
+    entries = ("--lora-adapters", f"a={_PIRATE},b={_PIRATE}:0.5")
+    with fake_gpus([FakeGpu("Fake0", 100 * _MIB)]):
+        _, out, _ = inspect(_BUILTIN, *_OPTIONS, *entries, "--n-gpu-layers", "all")
+        _, as_json, _ = inspect(_BUILTIN, *_OPTIONS, *entries, "--json")
+    _, without, _ = inspect(_BUILTIN, *_OPTIONS, "--json")
+
+    fields, serving = _fields(out), _object(as_json)["serving"]
+    n_bytes = serving["adapter_bytes"]
+    assert 0.8 < n_bytes / (2 * _PIRATE.stat().st_size) < 1.0
+    assert fields["adapters"] == size_text(n_bytes)
+    assert f"adapters {size_text(n_bytes)}" in fields["Fake0"]
+    assert _object(without)["serving"]["adapter_bytes"] == 0
+    n_before = _object(without)["serving"]["host_bytes_at_least"]
+    assert serving["host_bytes_at_least"] == n_before + n_bytes
+
+
+def test_adapter_that_is_not_there_is_one_line(inspect: Inspect) -> None:
+    status, out, err = inspect(_BUILTIN, *_OPTIONS, "--lora-adapters", "a=/none.gguf")
+
+    assert (status, out) == (2, "")
+    assert err.startswith("tgi-llama: error: --lora-adapters a=/none.gguf: cannot read the file")
 
 
 def test_gpu_that_is_too_small_is_the_verdict(inspect: Inspect) -> None:
@@ -254,9 +282,9 @@ def test_file_without_tensors_is_told(inspect: Inspect, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "failed to read magic"),
-        (b"hello", "invalid magic characters: 'hell', expected 'GGUF'"),
-        (_BUILTIN.read_bytes()[:5000], "failed to read key-value pairs"),
+        (b"", "FILE: expected a GGUF file, but {!r} is empty"),
+        (b"hello", "FILE: expected a GGUF file, but {!r} does not start with the letters GGUF"),
+        (_BUILTIN.read_bytes()[:5000], "llama.cpp cannot read {}: failed to read key-value pairs"),
     ],
     ids=["empty", "text", "cut off"],
 )
@@ -266,7 +294,16 @@ def test_file_that_is_no_gguf_is_one_line(
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
 
-    assert inspect(path) == (2, "", f"tgi-llama: error: llama.cpp cannot read {path}: {reason}\n")
+    told = reason.format(str(path))
+    assert inspect(path) == (2, "", f"tgi-llama: error: {told}\n")
+
+
+def test_pipe_is_refused_and_not_waited_for(inspect: Inspect, tmp_path: Path) -> None:
+    pipe = tmp_path / "model.gguf"
+    os.mkfifo(pipe)
+    status, _, err = inspect(pipe)
+    assert status == 2
+    assert err.endswith("is not a regular file\n")
 
 
 @pytest.mark.parametrize(

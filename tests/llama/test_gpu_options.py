@@ -15,7 +15,7 @@ _CPU_BUILD = "this llama.cpp was built without GPU support (docs/gpu.md)"
 _NO_GPU = "llama.cpp's CUDA backend finds no GPU (is there a driver? in a container: --gpus all)"
 
 
-def _config(**options: str) -> Config:
+def _config(**options: object) -> Config:
     return Config(**options)  # type: ignore[arg-type]
 
 
@@ -31,6 +31,12 @@ def _config(**options: str) -> Config:
             ["--split-mode row has no effect: {}", "--tensor-split 3,1 has no effect: {}"],
         ),
         ({"split_mode": "1"}, logging.WARNING, ["--split-mode 1 has no effect: {}"]),
+        (
+            {"gpu_memory_margin": "2G"},
+            logging.WARNING,
+            ["--gpu-memory-margin 2048MiB has no effect: {}"],
+        ),
+        ({"offload_kqv": False}, logging.WARNING, ["--disable-offload-kqv has no effect: {}"]),
     ],
 )
 @pytest.mark.parametrize(
@@ -38,7 +44,7 @@ def _config(**options: str) -> Config:
     [(("CPU",), _CPU_BUILD), (("RPC", "CPU", "BLAS"), _CPU_BUILD), (("CUDA", "CPU"), _NO_GPU)],
 )
 def test_options_without_a_gpu_are_said_to_have_no_effect(
-    options: dict[str, str],
+    options: dict[str, object],
     level: int,
     expected: list[str],
     backends: tuple[str, ...],
@@ -116,6 +122,17 @@ def test_gpu_that_is_not_used_is_mentioned(caplog: pytest.LogCaptureFixture) -> 
         "--tensor-split 1,1 has no effect with --n-gpu-layers 0",
         "the model stays in host memory; --n-gpu-layers auto would use CUDA0 (card CUDA0), CUDA1"
         " (card CUDA1)",
+    ]
+
+
+@pytest.mark.parametrize("layers", ["3", "all"])
+def test_margin_without_auto_is_said_to_have_no_effect(
+    layers: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_gpu_options(_config(n_gpu_layers=layers, gpu_memory_margin="2G"), _TWO, ("CUDA", "CPU"))
+
+    assert caplog.messages == [
+        "--gpu-memory-margin 2048MiB has no effect without --n-gpu-layers auto"
     ]
 
 

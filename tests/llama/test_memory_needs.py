@@ -53,6 +53,14 @@ def test_needs_of_a_mapped_model_are_the_context_at_least() -> None:
     assert _NEEDS.host == (1000 + _CONTEXT) * _MIB
 
 
+def test_adapters_are_read_into_memory_also_where_the_model_is_mapped() -> None:
+    needs = attrs.evolve(_NEEDS, adapters=50 * _MIB)
+
+    assert needs.host_at_least == (50 + _CONTEXT) * _MIB
+    assert needs.host == (1050 + _CONTEXT) * _MIB
+    assert ", adapters 50 MiB, KV memory " in describe_needs(needs, _room(4000), _PLAN)
+
+
 def test_needs_of_a_model_that_is_read_include_the_weights() -> None:
     needs = attrs.evolve(_NEEDS, is_mapped=False)
 

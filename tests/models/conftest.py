@@ -6,6 +6,7 @@ import pytest
 from fakes.hub import FakeHub, running_hub
 
 from tgi_llama.models.hub import Hub
+from tgi_llama.models.hub_errors import Patience
 
 
 @pytest.fixture
@@ -24,14 +25,11 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def make_hub(fake_hub: FakeHub, tmp_path: Path, pauses: list[float]) -> Callable[..., Hub]:
-    """Clients of the local hub that share a cache."""
+    """Clients of the local hub that share a cache. No time passes but in pauses."""
 
-    def make(**settings: object) -> Hub:
-        values = {
-            "cache": tmp_path / "cache",
-            "endpoint": fake_hub.url,
-            "pause": pauses.append,
-        }
+    def make(*, n_tries: int = 4, **settings: object) -> Hub:
+        patience = Patience(n_tries=n_tries, pause=pauses.append, clock=lambda: sum(pauses))
+        values = {"cache": tmp_path / "cache", "endpoint": fake_hub.url, "patience": patience}
         return Hub(**(values | settings))
 
     return make

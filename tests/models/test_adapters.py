@@ -1,6 +1,7 @@
 """Where adapters are found, and what holders of an admin key may have."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,7 @@ def test_find_takes_a_file_of_a_folder(tmp_path: Path) -> None:
     for given in ("below/a.gguf", str(file), "./below/../below/a.gguf", "below"):
         found = both.find("x", given, scale=2.0)
         assert (found.name, found.path, found.scale) == ("x", file, 2.0)
+        assert found.root == ("below" if given == "below" else "a.gguf")
 
 
 @pytest.mark.parametrize(
@@ -122,12 +124,41 @@ def test_find_refuses_what_is_elsewhere_whether_it_is_there_or_not(
         sources(folders=(tmp_path / "one",)).find("x", given, scale=1.0)
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="nobody counts what is read")
+def test_find_has_read_the_file_so_that_streams_need_not_wait_for_a_disk(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(EMPTY_GGUF + bytes(3 * 2**20))
+
+    def n_read() -> int:
+        (line,) = re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text())
+        return int(line)
+
+    before = n_read()
+    sources(folders=(tmp_path,)).find("x", "a.gguf", scale=1.0)
+    assert n_read() - before > 3 * 2**20
+
+
 def test_find_refuses_a_link_that_leads_elsewhere(tmp_path: Path) -> None:
     write(tmp_path / "b.gguf")
     (tmp_path / "one").mkdir()
     os.symlink(tmp_path / "b.gguf", tmp_path / "one" / "a.gguf")
     with pytest.raises(Forbidden):
         sources(folders=(tmp_path / "one",)).find("x", "a.gguf", scale=1.0)
+
+
+@pytest.mark.parametrize("content", [EMPTY_GGUF, b"text"])
+def test_find_refuses_a_folder_whose_file_is_a_link_that_leads_elsewhere(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "b.gguf").write_bytes(content)
+    (tmp_path / "one" / "below").mkdir(parents=True)
+    os.symlink(tmp_path / "b.gguf", tmp_path / "one" / "below" / "a.gguf")
+    with pytest.raises(Forbidden):
+        sources(folders=(tmp_path / "one",)).find("x", "below", scale=1.0)
+
+
+def test_find_of_a_path_that_no_system_can_have_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="File name too long"):
+        sources(folders=(tmp_path,)).find("x", "a" * 5000, scale=1.0)
 
 
 def test_find_follows_a_folder_that_is_a_link(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is read of a model in safetensors before it is converted."""
 
+import json
 import os
 from pathlib import Path
 
@@ -48,6 +49,32 @@ def test_folder_without_a_needed_file_is_refused_by_its_name(tmp_path: Path, mis
     (folder / missing).unlink()
 
     with pytest.raises(ConfigError, match=f"there is no .*{missing[-11:]}.* in the folder '.*m'"):
+        open_checkpoint(folder)
+
+
+def _write_index(folder: Path, content: object) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+
+
+def test_missing_part_is_named(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m")
+    parts = {"a": "model.safetensors", "b": "model-2.safetensors", "c": "model-3.safetensors"}
+    _write_index(folder, {"weight_map": parts})
+
+    with pytest.raises(ConfigError, match=r"m' lacks 'model-2\.safetensors', one of the 3 parts"):
+        open_checkpoint(folder)
+
+    for name in parts.values():
+        write_safetensors(folder / name)
+    assert open_checkpoint(folder).n_parameters == 3 * 36
+
+
+@pytest.mark.parametrize("content", [[], {}, {"weight_map": []}, {"weight_map": {"a": ["b"]}}])
+def test_index_that_is_none_is_refused(tmp_path: Path, content: object) -> None:
+    folder = write_checkpoint(tmp_path / "m")
+    _write_index(folder, content)
+
+    with pytest.raises(ConfigError, match=r"cannot read '.*model\.safetensors\.index\.json': "):
         open_checkpoint(folder)
 
 

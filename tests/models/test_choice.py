@@ -134,7 +134,7 @@ def test_missing_part_is_named() -> None:
     [
         ("Q8_0", Q8[0]),
         ("q8_0", Q8[0]),
-        ("F16", "model-F16.gguf"),  # BF16 ends with it too
+        ("F16", "model-F16.gguf"),  # not BF16, which ends with it
         ("bf16", "model-BF16.gguf"),
         ("Q4_K_M", "model-Q4_K_M.gguf"),
         ("IQ4_K_M", "model-IQ4_K_M.gguf"),
@@ -150,6 +150,29 @@ def test_by_quantization_takes_a_folder_for_it() -> None:
     models = gguf_models(_files("Q4-x/a.gguf", "Q5-x/a.gguf"))
 
     assert by_quantization(models, "q4", WHERE).names[0] == "Q4-x/a.gguf"
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["F16-old/a-0000{}-of-00002.gguf", "F16/a-0000{}-of-00002.gguf"], 1),
+        (["a-f16.gguf", "a-f16-v2.gguf"], 0),
+    ],
+)
+def test_by_quantization_of_several_that_of_just_this_name_counts(
+    names: list[str], chosen: int
+) -> None:
+    files = _files(*(name.format(i) for name in names for i in ((1, 2) if "{}" in name else (1,))))
+
+    found = by_quantization(gguf_models(files), "f16", WHERE)
+
+    assert found.names[0] == names[chosen].format(1)
+
+
+@pytest.mark.parametrize("wanted", ["F16", "Q4_XS"])
+def test_by_quantization_end_of_another_is_none(wanted: str) -> None:
+    with pytest.raises(ConfigError, match="has no GGUF file of the quantization"):
+        by_quantization(gguf_models(_files("a-BF16.gguf", "a-IQ4_XS.gguf")), wanted, WHERE)
 
 
 def test_by_quantization_is_no_regular_expression() -> None:

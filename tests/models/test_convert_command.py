@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from fakes.checkpoints import write_checkpoint, write_converter
 
+from tgi_llama.cli import server_options
 from tgi_llama.errors import ConfigError, StartError
-from tgi_llama.models.convert_command import run
+from tgi_llama.models.convert_command import RELEVANT, run
 
 COPY = "outfile.write_text(f'{outtype} {given.base}')"
 
@@ -31,7 +32,11 @@ def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(*arguments: str | Path) -> int:
-    return run([str(argument) for argument in arguments], program="tgi-llama convert")
+    return run(
+        [str(argument) for argument in arguments],
+        program="tgi-llama convert",
+        options=server_options(RELEVANT),
+    )
 
 
 def test_path_of_the_file_is_all_that_is_printed(
@@ -113,7 +118,7 @@ def test_nothing_to_do_is_told() -> None:
     ("arguments", "message"),
     [
         (["absent"], "there is no folder 'absent'"),
-        (["m", "--quantize", "q9"], "--quantize: expected one of"),
+        (["m", "--quantize", "q9"], "'--quantize': 'q9' is not one of 'f32', "),
         (["m", "--quantize", "iq1_s"], "needs an importance matrix"),
         (["m", "--converter", "absent"], "--converter: there is no convert_hf_to_gguf.py"),
         (["m", "--odd"], "No such option"),

@@ -73,7 +73,7 @@ def test_fetch_takes_the_revision(fetch: Callable[..., bytes]) -> None:
         ),
         (SEVERAL, "owner/name:Q4_0", "'owner/name' has no GGUF file 'Q4_0': a-F16.gguf"),
         ({"a.txt": b"a"}, "owner/name", "'owner/name' has no GGUF file"),
-        ({"adapter_config.json": b"{}"}, "owner/name", "holds an adapter of PEFT"),
+        ({"adapter_config.json": b"{}"}, "owner/name", "(hf download owner/name) and make one"),
     ],
 )
 def test_fetch_that_cannot_choose_says_what_there_is(

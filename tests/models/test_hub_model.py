@@ -173,6 +173,52 @@ def test_cache_with_one_of_several_serves_it_offline(
     assert resolve_model(config(model_id="org/name")) == online
 
 
+@pytest.mark.parametrize(
+    ("is_offline", "raised", "problem"),
+    [
+        (True, ConfigError, "HF_HUB_OFFLINE is set, so 'org/name' can come from the cache"),
+        (False, StartError, "'org/name' cannot be fetched from http://127.0.0.1:9: Connection re"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"model_id": "org/name:q8_0"}, "'org/name' has no GGUF file of the quantization 'q8_0': "),
+        ({"model_gguf": "*q8*"}, "'org/name' has no GGUF file that it matches: a-Q4_0.gguf"),
+    ],
+)
+def test_cache_without_it_is_told_with_what_keeps_us_from_asking_the_hub(
+    fake_hub: FakeHub,
+    config: Callable[..., Config],
+    environment: types.SimpleNamespace,
+    is_offline: bool,
+    raised: type[Exception],
+    problem: str,
+    given: dict[str, str],
+    reason: str,
+) -> None:
+    fake_hub.add("org/name", {"a-Q4_0.gguf": GGUF, "a-Q8_0.gguf": GGUF})
+    resolve_model(config(model_id="org/name:q4_0"))
+    environment.HF_HUB_OFFLINE, environment.ENDPOINT = is_offline, "http://127.0.0.1:9"
+
+    with pytest.raises(raised) as caught:
+        resolve_model(config(**({"model_id": "org/name"} | given)))
+
+    assert str(caught.value).startswith(f"--model-id: {problem}")
+    assert reason in str(caught.value).partition("; in the cache: ")[2]
+
+
+def test_cache_of_a_tokenizer_alone_is_no_model(
+    fake_hub: FakeHub, config: Callable[..., Config], gguf: Path, environment: types.SimpleNamespace
+) -> None:
+    fake_hub.add("org/name", SIDE_FILES | WEIGHTS)
+    resolve_model(config(model_id="org/name", model_gguf=str(gguf)))
+    environment.HF_HUB_OFFLINE = True
+
+    with pytest.raises(ConfigError, match=r"HF_HUB_OFFLINE is .*; in the cache: 'org/name' has n"):
+        resolve_model(config(model_id="org/name"))
+
+
 # A GGUF file of this machine, with the tokenizer of a hub model
 
 
@@ -350,9 +396,14 @@ def test_name_that_is_not_there_is_never_made_by_conversion(
 ) -> None:
     fake_hub.add("org/name", SIDE_FILES | WEIGHTS)
 
-    for given in ({"model_gguf": "*q4*"}, {"model_id": "org/name:Q4_0"}):
-        with pytest.raises(ConfigError, match="has no GGUF file"):
-            resolve_model(config(**({"model_id": "org/name"} | given)))
+    with pytest.raises(ConfigError, match="has no GGUF file"):
+        resolve_model(config(model_id="org/name", model_gguf="*q4*"))
+    with pytest.raises(ConfigError) as caught:
+        resolve_model(config(model_id="org/name:Q4_0"))
+    assert str(caught.value) == (
+        "--model-id: 'org/name' has no GGUF files, but safetensors: leave out ':Q4_0' and give"
+        " --quantize q4_0"
+    )
 
 
 def test_local_safetensors_are_converted(

@@ -14,7 +14,7 @@ from fakes.tiny_models import write_tiny_model
 
 from tgi_llama.engine.assembly import EngineOptions
 from tgi_llama.engine.model_runner import Batch, Logits, Run, SlotId
-from tgi_llama.errors import AdapterError, InvalidBatch
+from tgi_llama.errors import AdapterError, DecodeAborted, InvalidBatch
 from tgi_llama.generation import AdapterFacts, AdapterId, GenerationRequest
 
 A, B, C = AdapterId(1), AdapterId(2), AdapterId(3)
@@ -209,7 +209,21 @@ def test_adapter_that_is_freed_while_it_is_in_use_leaves_the_model_alone(
     model.runner.free_adapter(C)
     with pytest.raises(InvalidBatch, match="not loaded"):
         logits_with(model, C)
+    model.runner._context.switch_s = -1.0
     assert np.array_equal(logits_with(model, None), without)
+    assert model.runner.switch_s > 0, "llama.cpp makes its graphs anew, and it is measured"
+
+
+def test_abort_of_a_decode_that_changes_adapters_leaves_everything_in_order(
+    loaded: Loaded,
+) -> None:
+    expected = logits_with(loaded, A)
+    logits_with(loaded, None)
+    loaded.runner.abort()
+    with pytest.raises(DecodeAborted):
+        logits_with(loaded, A)
+    loaded.runner._context._abort_flag[0] = b"\x00"  # nobody else wants to go on after an abort
+    assert np.array_equal(logits_with(loaded, A), expected)
 
 
 @pytest.mark.parametrize("layout", ["streams", "unified"])
@@ -418,7 +432,7 @@ def test_wrong_file_is_refused_and_everything_is_as_it_was(
     model.runner.free_adapter(C)
 
 
-@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), 1e39])
 def test_scale_must_be_a_number(model: Loaded, files: dict[AdapterId, Path], scale: float) -> None:
     with pytest.raises(AdapterError, match="finite"):
         model.runner.load_adapter(C, files[A], scale=scale)

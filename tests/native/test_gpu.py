@@ -9,8 +9,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
+from fakes.adapter_files import random_pairs, write_adapter
 from fakes.gpu import FakeGpu, fake_gpus
 from fakes.native import Loaded
 from fakes.tiny_models import TINY_MODELS, write_tiny_model
@@ -19,8 +21,10 @@ from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan, plan_kv
 from tgi_llama.engine.model_runner import Batch, Logits, Run, SlotId
 from tgi_llama.errors import ConfigError, StartError
+from tgi_llama.generation import AdapterId
 from tgi_llama.llama.backend import NativeLog
 from tgi_llama.llama.devices import DeviceKind, backends, devices, usable_gpus
+from tgi_llama.llama.memory_needs import MemoryNeeds
 from tgi_llama.llama.model import Model, model_params
 from tgi_llama.llama.offload import Offload
 from tgi_llama.llama.runner import open_runner
@@ -50,21 +54,33 @@ def _cards(*mib: float) -> list[FakeGpu]:
     return [FakeGpu(f"Fake{number}", int(size * _MIB)) for number, size in enumerate(mib)]
 
 
-def _decode(loaded: Loaded, tokens: Sequence[int], *, slot: int = 0, start: int = 0) -> Logits:
+def _decode(
+    loaded: Loaded,
+    tokens: Sequence[int],
+    *,
+    slot: int = 0,
+    start: int = 0,
+    adapter: AdapterId | None = None,
+) -> Logits:
     """The logits after tokens of a slot."""
     run = Run(SlotId(slot), start, len(tokens), n_outputs=1)
-    loaded.runner.decode(Batch(np.array(tokens, np.int32), (run,)))
+    loaded.runner.decode(Batch(np.array(tokens, np.int32), (run,), adapter))
     return loaded.runner.logits(len(tokens) - 1).copy()
 
 
 @contextlib.contextmanager
 def _loaded(
-    path: Path, log: NativeLog, cards: Sequence[FakeGpu], **options: object
+    path: Path,
+    log: NativeLog,
+    cards: Sequence[FakeGpu],
+    *,
+    adapters: Sequence[Path] = (),
+    **options: object,
 ) -> Iterator[Loaded]:
-    """As the server loads it."""
+    """As the server loads it, without the adapters, which it has only planned for."""
     config = _config(**options)
     with fake_gpus(cards):
-        start = plan_start(path, config, _plan(config), log)
+        start = plan_start(path, config, _plan(config), log, adapters=adapters)
         assert [card.taken_bytes for card in cards] == [0] * len(cards), "measuring leaves nothing"
         with (
             Model(path, config, log, lambda _fraction: True, offload=start.offload) as model,
@@ -271,6 +287,66 @@ def test_cells_on_cards_are_cut_and_copied(gguf: Path, native_log: NativeLog, la
             assert loaded.runner.copy(SlotId(0), target, 25)
         found = _decode(loaded, range(30, 40), slot=target, start=25)
     assert np.allclose(found, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("options", [{}, {"n_gpu_layers": "4"}], ids=str)
+def test_adapters_are_beside_their_layers_and_planned_for(
+    gguf: Path, tmp_path: Path, native_log: NativeLog, options: dict[str, object]
+) -> None:
+    pairs = random_pairs(gguf, rank=64)
+    file = write_adapter(tmp_path / "a.gguf", pairs)
+    options = {"n_gpu_layers": "all"} | options
+    cards, config = _cards(100, 50), _config(**options)
+    with fake_gpus(cards):
+        gpus = usable_gpus(devices())
+        meter = Meter(gguf, config, _plan(config), native_log, gpus, adapters=[file])
+        needs = meter.needs(meter.choose())
+    assert needs is not None
+    prompt = list(range(5, 40))
+    with _loaded(gguf, native_log, []) as loaded:
+        facts = loaded.runner.load_adapter(AdapterId(1), file, scale=1.0)
+        expected = _decode(loaded, prompt, adapter=AdapterId(1))
+    assert needs.adapters == facts.n_bytes
+    assert needs.host_at_least == _without_adapters(needs).host_at_least + facts.n_bytes - sum(
+        gpu.adapters for gpu in needs.gpus
+    )
+
+    with _loaded(gguf, native_log, cards, adapters=[file], **options) as loaded:
+        before = [card.taken_bytes for card in cards]
+        loaded.runner.load_adapter(AdapterId(1), file, scale=1.0)
+        taken = [card.taken_bytes - n for card, n in zip(cards, before, strict=True)]
+        assert taken == pytest.approx([gpu.adapters for gpu in needs.gpus], rel=0.01)
+        assert sum(taken) >= facts.n_bytes // 2
+        found = _decode(loaded, prompt, adapter=AdapterId(1))
+    assert np.allclose(found, expected, atol=2e-2)
+
+
+def _without_adapters(needs: MemoryNeeds) -> MemoryNeeds:
+    gpus = tuple(attrs.evolve(gpu, adapters=0) for gpu in needs.gpus)
+    return attrs.evolve(needs, adapters=0, gpus=gpus)
+
+
+def test_auto_leaves_room_for_adapters(gguf: Path, tmp_path: Path, native_log: NativeLog) -> None:
+    """A card gives no more than it has, so a plan that forgets them fails here."""
+    file = write_adapter(tmp_path / "a.gguf", random_pairs(gguf, rank=128))
+    options = {"n_gpu_layers": "auto", "gpu_memory_margin": 0}
+    with _loaded(gguf, native_log, _cards(9), **options) as loaded:
+        n_alone = loaded.runner.description.n_gpu_layers
+
+    with _loaded(gguf, native_log, _cards(9), adapters=[file] * 2, **options) as loaded:
+        assert 0 < loaded.runner.description.n_gpu_layers < n_alone
+        for number in (1, 2):
+            loaded.runner.load_adapter(AdapterId(number), file, scale=1.0)
+
+
+def test_adapter_that_is_none_is_left_to_its_load(
+    gguf: Path, tmp_path: Path, native_log: NativeLog
+) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(b"GGUF" + bytes(100))
+
+    with _loaded(gguf, native_log, _cards(100), adapters=[damaged, tmp_path / "none.gguf"]):
+        pass
 
 
 def test_integrated_card_is_used(gguf: Path, native_log: NativeLog) -> None:

@@ -49,7 +49,8 @@ def test_entry_of_a_path_that_is_there_is_not_taken_apart(
         ("x=", "--lora-adapters: expected name=file, got 'x='"),
         ("a b=/a.gguf", "--lora-adapters: a name must have"),
         ("tgi=/a.gguf", "and not be tgi: 'tgi=/a.gguf'"),
-        ("x=/a.gguf:1e999", "--lora-adapters: the scale must be a finite number"),
+        ("x=/a.gguf:1e999", "--lora-adapters: the scale must be a finite 32-bit number"),
+        ("x=/a.gguf:1e39", "--lora-adapters: the scale must be a finite 32-bit number"),
     ],
 )
 def test_entry_that_is_wrong_is_named(text: str, told: str) -> None:
@@ -75,7 +76,10 @@ def test_source_on_the_hub_is_told_from_a_path(source: str, expected: HubSource 
     assert hub_source(source) == expected
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a,b", "a=b", "a\nb", "x" * 201, "tgi"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "a b", "a,b", "a=b", "a\nb", "x" * 201, "tgi", "a\x7fb", "a\x9b31m", "a\u202eb", "\ud800"],
+)
 def test_name_that_could_not_be_asked_for_is_none(name: str) -> None:
     assert not is_name(name)
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from tgi_llama.config import Config
 from tgi_llama.errors import ConfigError
+from tgi_llama.service import find_model
 
 PREDICT = "/v1/endpoints/1/deployedModels/2:predict"
 BODY = {"instances": [{"inputs": "hi"}]}
@@ -57,3 +59,18 @@ async def test_one_path_may_be_chosen_for_both(make_site):
 async def test_the_path_of_another_route_is_refused(make_site, settings, message):
     with pytest.raises(ConfigError, match=f"^{message} is the path of another route"):
         await make_site(**settings)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"aip_predict_route": "/generate"},
+        {"aip_health_route": "/docs"},
+        {"tool_format": "gorilla"},
+    ],
+)
+async def test_what_is_wrong_with_any_model_is_told_before_one_is_looked_for(option, tmp_path):
+    (name,) = option
+    config = Config(model_gguf=str(tmp_path / "that-is-not-there.gguf"), **option)
+    with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')}: "):
+        await find_model(config)

@@ -111,6 +111,8 @@ async def test_load_ignores_further_fields_of_vllm(make_admin_site):
         ({"lora_path": "/etc/passwd"}, 403, None, "must be in a folder"),
         ({"lora_path": "owner/repo"}, 422, "lora_path", "nothing is downloaded"),
         ({"lora_path": 5}, 422, "lora_path", "expected a string"),
+        ({"lora_path": "a" * 5000}, 422, "lora_path", "File name too long"),
+        ({"lora_name": "a\u202eb"}, 422, "lora_name", "characters that can be seen"),
         ({"lora_name": "a b"}, 422, "lora_name", "`lora_name` must have 1 to 200 characters"),
         ({"lora_name": "test/model"}, 409, "lora_name", "the name of the model itself"),
         ({"lora_name": "loaded"}, 409, "lora_name", "`load_inplace` loads it again"),

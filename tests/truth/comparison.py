@@ -41,8 +41,11 @@ class Comparison:
     """The same of the answer's tokens that are equal."""
 
 
-async def compare(client: httpx.AsyncClient, expected: Expected) -> Comparison:
+async def compare(
+    client: httpx.AsyncClient, expected: Expected, *, adapter: str | None = None
+) -> Comparison:
     parameters = {
+        "adapter_id": adapter,
         "max_new_tokens": N_STEPS,
         "do_sample": False,
         "details": True,

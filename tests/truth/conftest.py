@@ -65,15 +65,22 @@ class Reference:
         )
         assert done.returncode == 0, done.stderr
 
-    def make_all(self, architecture: str) -> None:
-        if not (self.checkpoint(architecture) / "expected.json").exists():
+    def make_checkpoint(self, architecture: str) -> Path:
+        """Once."""
+        folder = self.checkpoint(architecture)
+        if not (folder / "expected.json").exists():
             self.make([architecture])
+        return folder
+
+    def make_all(self, architecture: str) -> None:
+        self.make_checkpoint(architecture)
         for type_name in ("f32", "f16"):
             self.gguf(architecture, type_name)
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+def maker(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """With nothing made yet."""
     python, converter = (
         os.environ.get(name, "") for name in ("TEST_REFERENCE_PYTHON", "TEST_CONVERTER")
     )
@@ -83,10 +90,15 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
         pytest.skip("there are no shared vocabularies")
     kept = os.environ.get("TEST_TRUTH_CACHE")
     folder = Path(kept) / _version() if kept else tmp_path_factory.mktemp("truth")
-    made = Reference(folder, Path(python), Path(converter))
+    return Reference(folder, Path(python), Path(converter))
+
+
+@pytest.fixture(scope="session")
+def reference(maker: Reference) -> Reference:
+    """With all architectures made."""
     with concurrent.futures.ThreadPoolExecutor(N_AT_ONCE) as pool:
-        list(pool.map(made.make_all, ARCHITECTURES))
-    return made
+        list(pool.map(maker.make_all, ARCHITECTURES))
+    return maker
 
 
 def _version() -> str:

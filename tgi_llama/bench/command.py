@@ -8,7 +8,8 @@ import attrs
 import click
 import trio
 
-from tgi_llama.errors import BenchError, ConfigError
+from tgi_llama.errors import BenchError
+from tgi_llama.sub_command import CONTEXT, call
 
 from . import screen
 from .dialects import DIALECTS
@@ -64,10 +65,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
 
 def parse(arguments: Sequence[str], *, program: str) -> Order | None:
     """None where the arguments only asked for help, which is printed. Raises ConfigError."""
-    try:
-        order = _command.main(list(arguments), prog_name=program, standalone_mode=False)
-    except click.ClickException as error:
-        raise ConfigError(error.format_message()) from error
+    order = call(_command, arguments, program)
     return order if isinstance(order, Order) else None
 
 
@@ -115,7 +113,7 @@ def _workload_list() -> str:
 
 
 @click.command(
-    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
     epilog=_workload_list(),
 )
 @click.argument("url")

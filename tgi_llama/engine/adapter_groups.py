@@ -22,13 +22,16 @@ turn lasts some time, not some steps. How long:
 * A turn has one step at least. It ends where another step would bring it further from its length
   than it is. Where steps are longer than turns need be, groups have a step each.
 
-Prompts are computed in their group's turn, within the budgets that hold for every step.
+Prompts are computed in their group's turn, within the budgets that hold for every step, and within
+a part of the longest cycle that is the same for all groups: without that, many adapters with
+prompts would hold everybody else's streams up for a long step each.
 
 A group is here while a sequence of it has a slot. What it has of the time is a matter of those with
 slots only; slots are given out first come, first served, whatever the adapter: anything else would
 let a request pass others by naming an adapter that few use.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -147,7 +150,7 @@ class AdapterGroups:
     def spend(self, seconds: float, *, switch_s: float = 0.0) -> None:
         """A step took so long, where several groups are here; ``switch_s`` of it went for a change
         of the adapter."""
-        self._last_s = seconds - switch_s
+        self._last_s = max(0.0, seconds - switch_s)  # llama.cpp tells the change, by another clock
         self._spent_s += self._last_s
 
     def changed(self, seconds: float) -> None:
@@ -157,6 +160,17 @@ class AdapterGroups:
     @property
     def _is_over(self) -> bool:
         return self._spent_s > 0 and self._spent_s + self._last_s / 2 >= self._turn_s
+
+    @property
+    def most_step_s(self) -> float:
+        """How long a step may be, so that a cycle with one such step of each group is no longer
+        than the longest."""
+        if len(self._groups) == 1:
+            return math.inf
+        return self._longest_cycle_s() / len(self._groups)
+
+    def _longest_cycle_s(self) -> float:
+        return _MOST_TARGETS * self.longest_s()
 
     def _begin(self, group: Group) -> None:
         self._current = group
@@ -168,7 +182,7 @@ class AdapterGroups:
         """Seconds of the group's turn."""
         groups = [each for each in self._groups.values() if each.has_work]
         cycle_s = len(groups) * self.switch_s / _MOST_LOST
-        working_s = min(cycle_s, _MOST_TARGETS * self.longest_s()) - len(groups) * self.switch_s
+        working_s = min(cycle_s, self._longest_cycle_s()) - len(groups) * self.switch_s
         return max(0.0, working_s) * self._share(group, groups)
 
     def _share(self, group: Group, groups: Iterable[Group]) -> float:

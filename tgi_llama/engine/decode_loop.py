@@ -122,14 +122,16 @@ class DecodeLoop:
         prefill = [chunk.n_tokens for chunk in plan.chunks if chunk.is_prefill]
         if plan.chunks:
             self._compute(plan.chunks, watch)
-            is_noted = prefill or self._n_steps % _NOTED_EVERY == 0
+            # Turns of one step each would always have the same group's noted.
+            takes_turns = self.scheduler.takes_turns
+            is_noted = prefill or takes_turns or self._n_steps % _NOTED_EVERY == 0
             if is_noted and not watch.failed and not plan.n_leapt:
                 self.scheduler.note(
                     n_decode=len(plan.chunks) - len(prefill),
                     n_prefill=sum(prefill),
                     seconds=max(0.0, watch.decode - watch.switch),
                 )
-            if self.scheduler.takes_turns:
+            if takes_turns:
                 step_s = perf_counter() - watch.started
                 self.scheduler.groups.spend(step_s, switch_s=watch.switch)
         self.adapters.settle()

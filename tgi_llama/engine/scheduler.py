@@ -397,11 +397,12 @@ class Scheduler:
         budget = self.current_budget
         if self._n_alone > _ALONE_AFTER:
             return room.n_tokens
-        if not served:
-            return min(room.n_tokens, budget.n_tokens(0, n_prompts=len(prefilling)))
-        spent_s = self._spent_s + budget.chunk_s(n_leapt)
+        target_s = budget.target_s(len(served), n_prompts=len(prefilling))
+        spent_s = max(0.0, target_s - self.groups.most_step_s)
+        if served:
+            spent_s += self._spent_s + budget.chunk_s(n_leapt)
         n_tokens = budget.n_tokens(len(served), n_prompts=len(prefilling), spent_s=spent_s)
-        return min(room.n_tokens, n_tokens + self.n_beside)
+        return min(room.n_tokens, n_tokens + (self.n_beside if served else 0))
 
     def _prefill_chunks(
         self, turns: list[Sequence], budget: int, room: Room, *, small_rest: float

@@ -20,7 +20,7 @@ from tgi_llama.generation import AdapterId
 
 _WORTH_MOVING = 8
 """Tokens that a sequence may still generate for a move to another slot to pay: a copy takes 0.1 to
-1.6 ms, a gap 30 to 40 ms of each step (docs/design.md), so a few are enough."""
+1.6 ms, a gap 30 to 40 ms of each step (docs/engine.md), so a few are enough."""
 
 
 @attrs.define(eq=False)

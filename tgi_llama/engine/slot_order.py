@@ -23,6 +23,7 @@ Owners = Mapping[SlotId, AdapterId | None]
 """The adapters of busy slots."""
 
 _NOBODY = object()
+_BOTH = 2
 
 
 @attrs.frozen
@@ -33,7 +34,7 @@ class Move:
 
 def n_stretches(owners: Owners) -> int:
     """Of all groups together."""
-    return sum(not _is_of(owners, SlotId(slot - 1), group) for slot, group in owners.items())
+    return sum(owners.get(SlotId(slot - 1), _NOBODY) != group for slot, group in owners.items())
 
 
 def best_places(
@@ -41,14 +42,14 @@ def best_places(
 ) -> tuple[SlotId, ...]:
     """The free slots in which one more of the group makes the fewest stretches; the one that is
     farthest from other groups first."""
-    stretches = {slot: n_stretches({**owners, slot: group}) for slot in free}
-    fewest = min(stretches.values())
+    beside = {slot: _n_beside(owners, slot, group) for slot in free}
+    most = max(beside.values())
     others = [slot for slot, owner in owners.items() if owner != group]
 
     def order(slot: SlotId) -> tuple[int, int]:
         return -min((abs(slot - other) for other in others), default=0), slot
 
-    return tuple(sorted((slot for slot in free if stretches[slot] == fewest), key=order))
+    return tuple(sorted((slot for slot in free if beside[slot] == most), key=order))
 
 
 def move_for(
@@ -59,11 +60,11 @@ def move_for(
 ) -> Move | None:
     """The move after which one more of the group has a better place than any now: the one that is
     given up. None where that does not save a stretch."""
-    best, fewest = None, n_stretches({**owners, best_places(owners, group, free)[0]: group})
-    for move in _moves(owners, free, movable):
-        stretches = n_stretches({**_moved(owners, move), move.source: group})
-        if stretches < fewest:
-            best, fewest = move, stretches
+    best, most = None, max(_n_beside(owners, slot, group) for slot in free)
+    for move, n_saved in _moves(owners, free, movable, least=0):
+        n_beside = n_saved + _n_beside(owners, move.source, group)
+        if n_beside > most:
+            best, most = move, n_beside
     return best
 
 
@@ -71,38 +72,45 @@ def closing_move(
     owners: Owners, free: Collection[SlotId], movable: Collection[SlotId]
 ) -> Move | None:
     """The move that saves the most stretches; None where none saves one."""
-    best, fewest = None, n_stretches(owners)
-    if fewest == len(set(owners.values())):
+    if n_stretches(owners) == len(set(owners.values())):
         return None
-    for move in _moves(owners, free, movable):
-        stretches = n_stretches(_moved(owners, move))
-        if stretches < fewest:
-            best, fewest = move, stretches
+    best, most = None, 0
+    for move, n_saved in _moves(owners, free, movable, least=1):
+        if n_saved > most:
+            best, most = move, n_saved
     return best
 
 
-def _moves(owners: Owners, free: Collection[SlotId], movable: Collection[SlotId]) -> Iterator[Move]:
+def _moves(
+    owners: Owners, free: Collection[SlotId], movable: Collection[SlotId], *, least: int
+) -> Iterator[tuple[Move, int]]:
+    """Those that save ``least`` stretches or more, with how many. Asked for between steps, with up
+    to 256 slots: it looks only at slots beside others of the group, and only where these can save
+    so many."""
+    targets: dict[AdapterId | None, list[SlotId]] = {}
+    for slot in free:
+        for group in {owners[each] for each in _neighbours(slot) if each in owners}:
+            targets.setdefault(group, []).append(slot)
+    joining = {
+        group: [slot for slot in slots if _n_beside(owners, slot, group) == _BOTH]
+        for group, slots in targets.items()
+    }
     for source in movable:
         group = owners[source]
-        if not (_is_beside(owners, source, group, both=True)):
-            for target in free:
-                if _is_beside(owners, target, group):
-                    yield Move(source, target)
+        n_left = _n_beside(owners, source, group)
+        if n_left == _BOTH:
+            continue
+        for target in (joining if n_left + least == _BOTH else targets).get(group, ()):
+            n_saved = _n_beside(owners, target, group) - (abs(target - source) == 1) - n_left
+            if n_saved >= least:
+                yield Move(source, target), n_saved
 
 
-def _moved(owners: Owners, move: Move) -> dict[SlotId, AdapterId | None]:
-    moved = {**owners, move.target: owners[move.source]}
-    del moved[move.source]
-    return moved
+def _neighbours(slot: SlotId) -> tuple[SlotId, SlotId]:
+    return SlotId(slot - 1), SlotId(slot + 1)
 
 
-def _is_of(owners: Owners, slot: SlotId, group: AdapterId | None) -> bool:
-    return owners.get(slot, _NOBODY) == group
-
-
-def _is_beside(
-    owners: Owners, slot: SlotId, group: AdapterId | None, *, both: bool = False
-) -> bool:
-    """Whether a neighbour of the slot, or both, are of the group."""
-    below, above = (_is_of(owners, SlotId(slot + step), group) for step in (-1, 1))
-    return below and above if both else below or above
+def _n_beside(owners: Owners, slot: SlotId, group: AdapterId | None) -> int:
+    """How many neighbours of the slot are of the group. One of the group that comes there makes
+    so many stretches fewer, and one more of its own."""
+    return sum(owners.get(each, _NOBODY) == group for each in _neighbours(slot))

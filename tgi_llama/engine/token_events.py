@@ -58,10 +58,12 @@ def forced_events(
     scratch: Scratch,
 ) -> Iterator[TokenEvent]:
     """The events of forced tokens before which all cells are computed now, or of all of them where
-    nothing has to be computed any more; not beyond one that ends the sequence. ``row``: which of
-    ``logits`` comes after the last cell. Raises GenerationError as ``scored``."""
+    no row has to be computed any more, neither for the text nor for the prompt; not beyond one that
+    ends the sequence. ``row``: which of ``logits`` comes after the last cell. Raises
+    GenerationError as ``scored``."""
     tokens, n_last = sequence.tokens, sequence.n_cached
-    if sequence.ends_forced and not sequence.wants_rows:
+    is_scored = sequence.scores is None or sequence.scores.is_complete
+    if sequence.ends_forced and not sequence.wants_rows and is_scored:
         n_last = len(tokens)
     while sequence.n_forced and (place := len(tokens) - sequence.n_forced) <= n_last:
         choice = Choice(tokens[place], None, ())

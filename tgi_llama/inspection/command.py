@@ -1,12 +1,12 @@
 """The command ``tgi-llama inspect``: what a GGUF file is, and what serving it would take."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from tgi_llama.config import Config
-from tgi_llama.errors import ConfigError
+from tgi_llama.models.header import check_model_file
+from tgi_llama.sub_command import CONTEXT, ServerOptions, call
 
 from .facts import inspect_file
 from .report import as_json, report
@@ -17,7 +17,7 @@ RELEVANT = frozenset(
         *("max_physical_batch_total_tokens", "n_threads", "n_threads_batch", "n_gpu_layers"),
         *("split_mode", "tensor_split", "gpu_memory_margin", "numa", "use_mmap", "use_mlock"),
         *("offload_kqv", "flash_attention", "type_k", "type_v", "kv_layout", "swa_full"),
-        *("prefix_cache", "cache_ram"),
+        *("prefix_cache", "cache_ram", "lora_adapters"),
     }
 )
 """The server's options that memory follows from, by the names of ``Config``'s fields."""
@@ -29,21 +29,15 @@ _HELP = (
 )
 
 
-def run(
-    arguments: Sequence[str],
-    *,
-    program: str,
-    options: Sequence[click.Parameter],
-    configure: Callable[[click.Context], Config],
-) -> int:
+def run(arguments: Sequence[str], *, program: str, options: ServerOptions) -> int:
     """Prints the report; the exit status is 1 where the file cannot be served. Raises ConfigError
-    for wrong options and files. ``options`` are those of ``RELEVANT``, which ``configure`` reads.
-    """
+    for wrong options and files. ``options`` are those of ``RELEVANT``."""
 
     def inspect(**values: object) -> int:
         path, is_json = values["file"], values["json"]
         assert isinstance(path, Path)
-        facts = inspect_file(path, configure(click.get_current_context()))
+        check_model_file(path, option="FILE")  # llama.cpp would wait for what a pipe may say
+        facts = inspect_file(path, options.configure(click.get_current_context()))
         click.echo(as_json(facts) if is_json else report(facts))
         return 0 if facts.problem is None or facts.kind != "model" else 1
 
@@ -51,13 +45,10 @@ def run(
     json = click.Option(["--json"], is_flag=True, help="Print one JSON object; sizes in bytes.")
     command = click.Command(
         program,
-        params=[file, json, *options],
+        params=[file, json, *options.parameters],
         callback=inspect,
         help=_HELP,
-        context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+        context_settings=CONTEXT,
     )
-    try:
-        status = command.main(list(arguments), prog_name=program, standalone_mode=False)
-    except click.ClickException as error:
-        raise ConfigError(error.format_message()) from error
-    return status if isinstance(status, int) else 0
+    status: int = call(command, arguments, program)
+    return status

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -16,6 +17,7 @@ from tgi_llama.llama.gpu_options import check_gpu_options, gpus_in_use
 from tgi_llama.llama.memory_needs import MemoryNeeds, Room, check_tables, measure_room
 from tgi_llama.llama.model_facts import ModelFacts, SpecialToken, file_type_name
 from tgi_llama.llama.start_plan import Meter
+from tgi_llama.models.adapters import AdapterSources, fetch_from_hub
 from tgi_llama.text.template_files import GgufTemplates, load_chat_template
 from tgi_llama.turns.detection import turn_format
 
@@ -120,8 +122,10 @@ def _with_model(facts: FileFacts, file: GgufFile, config: Config, log: NativeLog
     gpus = usable_gpus(devices())
     check_gpu_options(config, gpus, backends())
     check_tables(plan)
+    adapters = AdapterSources.of(config, partial(fetch_from_hub, checkpoint=lambda: None)).first()
     meter = Meter(
         *(file.paths[0], config, plan, log, gpus_in_use(config, gpus)),
+        adapters=[adapter.path for adapter in adapters],
         with_facts=True,
     )
     needs = meter.needs(meter.choose())

@@ -84,6 +84,8 @@ def _serving_rows(serving: ServingFacts) -> Iterator[tuple[str, str]]:
     yield "served with", f"{plan.n_sequences} sequences, {plan.n_cells} cells ({layout})"
     mapped = " (mapped)" if needs.is_mapped else ""
     yield "weights", f"{size_text(needs.weights)}{mapped}"
+    if needs.adapters:
+        yield "adapters", size_text(needs.adapters)
     if needs.figures.cells:
         each = size_text(needs.figures.cells // plan.n_cells)
         yield "KV memory", f"{size_text(needs.figures.cells)} ({each} a cell)"
@@ -101,7 +103,12 @@ def _serving_rows(serving: ServingFacts) -> Iterator[tuple[str, str]]:
 
 
 def _gpu(gpu: GpuNeeds, free: str) -> str:
-    parts = {"KV memory": gpu.cells, "states": gpu.states, "compute": gpu.compute}
+    parts = {
+        "adapters": gpu.adapters,
+        "KV memory": gpu.cells,
+        "states": gpu.states,
+        "compute": gpu.compute,
+    }
     told = [f"{name} {size_text(n_bytes)}" for name, n_bytes in parts.items() if n_bytes]
     layers = f"{gpu.n_layers} layers {size_text(gpu.weights)}"
     return f"{size_text(gpu.total)} of {free} free: {', '.join([layers, *told])}"
@@ -158,6 +165,7 @@ def _serving_json(serving: ServingFacts) -> dict[str, object]:
         "kv_layout": "unified" if plan.unified else "streams",
         "weights_bytes": needs.weights,
         "is_mapped": needs.is_mapped,
+        "adapter_bytes": needs.adapters,
         "kv_bytes": needs.figures.cells,
         "state_bytes": needs.figures.states,
         "compute_bytes": needs.figures.compute,
@@ -173,6 +181,7 @@ def _serving_json(serving: ServingFacts) -> dict[str, object]:
                 "name": gpu.name,
                 "n_layers": gpu.n_layers,
                 "weights_bytes": gpu.weights,
+                "adapter_bytes": gpu.adapters,
                 "kv_bytes": gpu.cells,
                 "state_bytes": gpu.states,
                 "compute_bytes": gpu.compute,

@@ -62,11 +62,18 @@ class AdapterFile:
             name: (tensors[name + _A], tensors[name + _B]) for name in names if name + _B in tensors
         }
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The bytes that each pair takes in memory, by the name of the weight."""
+        return {
+            name: sum(-(-part.n_bytes // self.alignment) * self.alignment for part in pair)
+            for name, pair in self.pairs.items()
+        }
+
     def facts(self) -> AdapterFacts:
         pairs = self.pairs
-        parts = [tensor for pair in pairs.values() for tensor in pair]
         return AdapterFacts(
-            n_bytes=sum(-(-part.n_bytes // self.alignment) * self.alignment for part in parts),
+            n_bytes=sum(self.sizes.values()),
             n_weights=len(pairs),
             rank=max((b.shape[0] for _, b in pairs.values()), default=0),
         )
@@ -89,11 +96,6 @@ def read_adapter_file(path: Path) -> AdapterFile:
             tensors=dict(_tensors(context)),
             alignment=library.gguf_get_alignment(context),
         )
-
-
-def tensor_names(path: Path) -> frozenset[str]:
-    """Of any GGUF file. AdapterError where it cannot be read."""
-    return frozenset(read_adapter_file(path).tensors)
 
 
 def check_adapter_file(file: AdapterFile, *, n_experts: int, is_output_tied: bool) -> None:

@@ -18,13 +18,9 @@ import llama_cpp.llama_cpp as native
 from tgi_llama.errors import AdapterError
 from tgi_llama.generation import AdapterFacts, AdapterId
 from tgi_llama.host_memory import available_bytes
-from tgi_llama.llama.adapter_file import (
-    AdapterFile,
-    check_adapter_file,
-    read_adapter_file,
-    tensor_names,
-)
+from tgi_llama.llama.adapter_file import AdapterFile, check_adapter_file, read_adapter_file
 from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.gguf_file import read_gguf
 from tgi_llama.llama.model import Model
 
 _BOUNDED_ARCHITECTURES = frozenset(
@@ -39,8 +35,6 @@ _LOOPED_ARCHITECTURES = frozenset({"hrm_text"})
 
 _NODES_PER_PAIR = 8
 """Operations that an adapter adds for each weight, four, if the weight is used twice."""
-
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 _Pointer = ctypes.c_void_p
 
@@ -75,15 +69,18 @@ class Adapters:
     room: GraphRoom
     log: NativeLog
     current: AdapterId | None = attrs.field(default=None, init=False)
-    """The one that decodes are computed with."""
+    """The one that the last decode was computed with. It may have been freed since: then the next
+    decode is a change, as llama.cpp makes its graphs anew for it."""
     _loaded: dict[AdapterId, _Adapter] = attrs.field(factory=dict, init=False)
 
     def load(self, adapter: AdapterId, path: Path, *, scale: float) -> AdapterFacts:
         """See ``ModelRunner.load_adapter``."""
         if adapter in self._loaded:
             raise ValueError(f"adapter {adapter} is loaded already")
-        if not math.isfinite(scale):
-            raise AdapterError(f"the scale of an adapter must be a finite number, not {scale}")
+        if not math.isfinite(ctypes.c_float(scale).value):
+            raise AdapterError(
+                f"the scale of an adapter must be a finite 32-bit number, not {scale}"
+            )
         file = read_adapter_file(path)
         self._check(file)
         facts = file.facts()
@@ -104,7 +101,7 @@ class Adapters:
         """See ``ModelRunner.free_adapter``."""
         freed = self._loaded.pop(adapter)
         if self.current == adapter:
-            self.use(None)
+            native.llama_set_adapters_lora(self.context, None, 0, None)
         native.llama_adapter_lora_free(
             ctypes.cast(freed.pointer, native.llama_adapter_lora_p_ctypes)
         )
@@ -134,7 +131,7 @@ class Adapters:
         check_adapter_file(
             file,
             n_experts=int(n_experts),
-            is_output_tied=changes_embeddings and not _has_output(self.model.path),
+            is_output_tied=changes_embeddings and not self._has_output(),
         )
         if "NVFP4" in self.model.description.upper():
             raise AdapterError("llama.cpp cannot apply adapters to NVFP4 weights")
@@ -146,18 +143,16 @@ class Adapters:
                 f" with models of the architecture {architecture}"
             )
 
+    def _has_output(self) -> bool:
+        """Whether the model has an output matrix of its own."""
+        tensors = read_gguf(self.model.path, self.log).tensors
+        return any(tensor.name == "output.weight" for tensor in tensors)
+
 
 def switch_seconds(lines: list[str]) -> float:
     """What reserving graphs took, from the log of a decode; 0 where it did not."""
     found = re.findall(r"reserve took ([0-9.]+) ms", "\n".join(lines))
     return sum(float(ms) for ms in found) / 1e3
-
-
-def _has_output(path: Path) -> bool:
-    """Whether the model's file, or one of those into which it was split, has an output matrix."""
-    stem = _SPLIT.sub("", path.name)
-    parts = path.parent.glob(f"{stem}-?????-of-?????.gguf") if stem != path.name else [path]
-    return any("output.weight" in tensor_names(part) for part in parts)
 
 
 def _address(pointer: object) -> int:

@@ -4,8 +4,9 @@ Read by llama.cpp's own reader, so that a file it refuses is refused here with i
 """
 
 import contextlib
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -61,6 +62,14 @@ class LayerWeights:
     """The input, which stays in host memory."""
     copied: int = 0
     """Of the output's: what the input has too."""
+    adapters: tuple[int, ...] = ()
+    """Bytes of LoRA adapters beside the weights of each layer, to which llama.cpp puts them. Empty:
+    there are none."""
+
+    @property
+    def with_adapters(self) -> tuple[int, ...]:
+        """All bytes of each layer."""
+        return tuple(map(sum, itertools.zip_longest(self.layers, self.adapters, fillvalue=0)))
 
 
 def read_gguf(path: Path, log: NativeLog) -> GgufFile:
@@ -110,6 +119,18 @@ def layer_weights(file: GgufFile) -> LayerWeights:
         if tensor.name == "token_embd.weight" and "output.weight" not in names:
             copied = tensor.n_bytes
     return LayerWeights((*layers, output + copied), host, copied)
+
+
+def with_adapters(weights: LayerWeights, sizes: Iterable[tuple[str, int]]) -> LayerWeights:
+    """With adapters beside them, of which each weight that is changed has so many bytes."""
+    adapters = [0] * len(weights.layers)
+    for name, n_bytes in sizes:
+        found = _LAYER.match(name)
+        if found is not None and int(found[1]) < len(adapters) - 1:
+            adapters[int(found[1])] += n_bytes
+        elif name.startswith("output"):
+            adapters[-1] += n_bytes
+    return attrs.evolve(weights, adapters=tuple(adapters))
 
 
 def _read_part(path: Path, log: NativeLog) -> GgufFile:

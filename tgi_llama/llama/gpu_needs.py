@@ -16,6 +16,8 @@ class GpuNeeds:
     name: str
     """The device's."""
     weights: int = 0
+    adapters: int = 0
+    """LoRA adapters that are loaded at the start."""
     cells: int = 0
     states: int = 0
     compute: int = 0
@@ -26,7 +28,7 @@ class GpuNeeds:
 
     @property
     def total(self) -> int:
-        return self.weights + self.cells + self.states + self.compute
+        return self.weights + self.adapters + self.cells + self.states + self.compute
 
 
 def gpu_needs(
@@ -52,6 +54,11 @@ def gpu_needs(
                 int(n_bytes * row_shares[at] / sum(row_shares))
                 if row_shares
                 else sum(weights.layers[key] for key, name in on_gpus.items() if name == gpu.name)
+            ),
+            adapters=sum(
+                n_bytes
+                for layer, n_bytes in enumerate(weights.adapters)
+                if on_gpus.get(layer) == gpu.name
             ),
             cells=figures.cells_on.get(gpu.name, 0),
             states=figures.states_on.get(gpu.name, 0),

@@ -32,7 +32,10 @@ def check_gpu_options(config: Config, gpus: Sequence[Device], backends: Sequence
         _log.info("--n-gpu-layers auto: no layer, for %s", reason)
     elif config.n_gpu_layers != "0":
         _log.warning("--n-gpu-layers %s has no effect: %s", config.n_gpu_layers, reason)
-    for option in _split_options(config):
+    beside = _split_options(config) + _margin_option(config)
+    if not config.offload_kqv:
+        beside.append("--disable-offload-kqv")
+    for option in beside:
         _log.warning("%s has no effect: %s", option, reason)
 
 
@@ -62,6 +65,9 @@ def _check_split(config: Config, gpus: Sequence[Device]) -> None:
 
 
 def _tell_unused(config: Config, gpus: Sequence[Device]) -> None:
+    if config.n_gpu_layers != "auto":
+        for option in _margin_option(config):
+            _log.warning("%s has no effect without --n-gpu-layers auto", option)
     if config.n_gpu_layers != "0":
         return
     for option in _split_options(config):
@@ -74,6 +80,13 @@ def _split_options(config: Config) -> list[str]:
     """Those that were given, as they were given."""
     given = [f"--split-mode {config.split_mode}"] if config.split_mode != "layer" else []
     return given + ([f"--tensor-split {config.tensor_split}"] if config.tensor_split else [])
+
+
+def _margin_option(config: Config) -> list[str]:
+    """The same of the margin; in MiB, whatever it was given in."""
+    if not config.is_gpu_memory_margin_given or config.gpu_memory_margin is None:
+        return []
+    return [f"--gpu-memory-margin {config.gpu_memory_margin // 2**20}MiB"]
 
 
 def _why_none(backends: Sequence[str]) -> str:

@@ -66,6 +66,8 @@ class MemoryNeeds:
     n_slots: int
     """That each have a part of it."""
     figures: MemoryFigures
+    adapters: int = 0
+    """LoRA adapters that are loaded at the start."""
     gpus: tuple[GpuNeeds, ...] = ()
     """Of the GPUs in use, in llama.cpp's order."""
 
@@ -73,8 +75,9 @@ class MemoryNeeds:
     def host_at_least(self) -> int:
         """Host memory without which there is no start."""
         weights = 0 if self.is_mapped else self._host_weights
+        adapters = self.adapters - sum(gpu.adapters for gpu in self.gpus)
         context = self._host_cells + self.tables + self.figures.host_compute + self.output
-        return weights + context
+        return weights + adapters + context
 
     @property
     def host(self) -> int:
@@ -259,6 +262,8 @@ def _parts(needs: MemoryNeeds, plan: KvPlan) -> str:
     notes = ["mapped"] if needs.is_mapped else []
     notes += ["in part copied for speed"] if figures.is_repacked else []
     parts = [f"{weights} ({', '.join(notes)})" if notes else weights]
+    if needs.adapters:
+        parts.append(f"adapters {size_text(needs.adapters)}")
     if figures.cells:
         share = (
             f"{size_text(figures.cells // plan.n_cells)} a cell"

@@ -184,7 +184,7 @@ def layer_costs(figures: MemoryFigures, weights: LayerWeights) -> list[int]:
     cells = figures.layer_cells if cells_on_gpus else {}
     return [
         n_bytes + cells.get(layer, 0) + figures.layer_states.get(layer, 0)
-        for layer, n_bytes in enumerate(weights.layers)
+        for layer, n_bytes in enumerate(weights.with_adapters)
     ]
 
 

@@ -1,6 +1,6 @@
 """What is decided before the model is loaded: its layers on GPUs and the host cache's limit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import attrs
@@ -8,10 +8,11 @@ import llama_cpp.llama_cpp as native
 
 from tgi_llama.config import Config
 from tgi_llama.engine.kv_cache import KvPlan
-from tgi_llama.errors import ConfigError
+from tgi_llama.errors import AdapterError, ConfigError
+from tgi_llama.llama.adapter_file import read_adapter_file
 from tgi_llama.llama.backend import NativeLog
 from tgi_llama.llama.devices import Device, backends, devices, usable_gpus
-from tgi_llama.llama.gguf_file import LayerWeights, layer_weights, read_gguf
+from tgi_llama.llama.gguf_file import LayerWeights, layer_weights, read_gguf, with_adapters
 from tgi_llama.llama.gpu_needs import GpuNeeds, gpu_needs
 from tgi_llama.llama.gpu_options import check_gpu_options, gpus_in_use
 from tgi_llama.llama.memory_log import MemoryFigures
@@ -34,9 +35,11 @@ class StartPlan:
     cache_ram_bytes: int
 
 
-def plan_start(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> StartPlan:
-    """Decides, and says what the model will need (``announce_needs``). After ``start_backend``, on
-    the thread that loads.
+def plan_start(
+    path: Path, config: Config, plan: KvPlan, log: NativeLog, *, adapters: Sequence[Path] = ()
+) -> StartPlan:
+    """Decides, with these files of LoRA adapters in mind, and says what the model will need
+    (``announce_needs``). After ``start_backend``, on the thread that loads.
 
     Raises ConfigError where GPUs were demanded that there are not, and StartError where the memory
     cannot suffice.
@@ -44,7 +47,7 @@ def plan_start(path: Path, config: Config, plan: KvPlan, log: NativeLog) -> Star
     gpus = usable_gpus(devices())
     check_gpu_options(config, gpus, backends())
     check_tables(plan)
-    meter = Meter(path, config, plan, log, gpus_in_use(config, gpus))
+    meter = Meter(path, config, plan, log, gpus_in_use(config, gpus), adapters=adapters)
     offload = meter.choose()
     needs = meter.needs(offload)
     # Without figures the load fails too, and says why.
@@ -71,6 +74,10 @@ class Meter:
     """After the first measurement of a model that llama.cpp can make."""
     problem: str | None = attrs.field(default=None, init=False)
     """Why the last measurement failed."""
+    _adapters: Sequence[Path] = attrs.field(default=(), kw_only=True)
+    """Files of LoRA adapters, each as often as it is loaded."""
+    _adapter_sizes: tuple[tuple[str, int], ...] = attrs.field(init=False)
+    """Names of weights, and bytes that are beside each of them."""
     _with_facts: bool = attrs.field(default=False, kw_only=True)
     """Whether to read ``model``, which takes a while for a large vocabulary."""
     _weights: LayerWeights | None = attrs.field(default=None, init=False)
@@ -78,9 +85,13 @@ class Meter:
     _known: dict[Offload, MemoryNeeds | None] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._adapter_sizes = tuple(
+            size for path in self._adapters for size in _adapter_sizes(path, self._log)
+        )
         if self.gpus:
             try:
-                self._weights = layer_weights(read_gguf(self._path, self._log))
+                weights = layer_weights(read_gguf(self._path, self._log))
+                self._weights = with_adapters(weights, self._adapter_sizes)
             except ConfigError:
                 self._weights = None
 
@@ -102,7 +113,7 @@ class Meter:
 
     def _measure(self, offload: Offload) -> MemoryNeeds | None:
         try:
-            return measure_needs(
+            needs = measure_needs(
                 *(self._path, self._config, self._plan, self._log),
                 offload=offload,
                 share=self._share,
@@ -111,6 +122,7 @@ class Meter:
         except ConfigError as error:
             self.problem = str(error)
             return None
+        return attrs.evolve(needs, adapters=sum(n_bytes for _, n_bytes in self._adapter_sizes))
 
     def _look(self, model: native.llama_model_p) -> None:
         if self._with_facts and self.model is None:
@@ -129,3 +141,12 @@ class Meter:
         if asked or self._config.split_mode != "row":
             return asked
         return tuple(float(gpu.total_bytes) for gpu in self.gpus)
+
+
+def _adapter_sizes(path: Path, log: NativeLog) -> Iterable[tuple[str, int]]:
+    """Nothing for a file that is no adapter, which its load will tell."""
+    try:
+        with log.quiet():
+            return read_adapter_file(path).sizes.items()
+    except AdapterError:
+        return ()

@@ -16,10 +16,17 @@ from tgi_llama.errors import ConfigError, Forbidden
 from tgi_llama.options.lora import OPTION, AdapterEntry, HubSource, hub_source, parse_entry
 
 from .header import check_model_file
+from .source import importing_the_hub
 
 Fetch = Callable[[HubSource, str], Path]
 """From an adapter on the hub, and what to call it in a message, to its file here. Blocks; raises
 ConfigError and StartError."""
+
+_BLOCK = 2**20
+_MOST_BLOCKS = 2048
+"""A file that is larger is hardly an adapter, and would push the model out of memory."""
+
+_FIELD = "`lora_path`"
 
 _PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
@@ -60,16 +67,29 @@ class AdapterSources:
         """What to load at run time, where the one who asks may have any file of the folders, any
         adapter of the hub, and what the server was started with. Raises Forbidden for everything
         else, ConfigError, and what ``fetch`` raises."""
-        place = "`lora_path`"
-        allowed: str | None = source
-        if hub_source(source) is None and source not in self._named():
-            allowed = path_within(self.folders, source)
-        if allowed is None:
+        file = self._find(AdapterEntry(text=source, name=name, source=source, scale=scale))
+        _read_ahead(file.path)
+        return file
+
+    def _find(self, entry: AdapterEntry) -> AdapterFile:
+        source = entry.source
+        if hub_source(source) is not None or source in self._named():
+            return self._file(entry, _FIELD)
+        place = path = self._allowed(source, source)
+        if os.path.isdir(place):  # its only file may be a link that leads elsewhere
+            path = self._allowed(str(_only_gguf(Path(place), place=_FIELD)), source)
+        file = self._file(attrs.evolve(entry, source=path), _FIELD)
+        return attrs.evolve(file, root=_shown(place))
+
+    def _allowed(self, path: str, given: str) -> str:
+        """Where the path leads. Raises Forbidden where that is in none of the folders."""
+        found = path_within(self.folders, path)
+        if found is None:
             raise Forbidden(
-                f"{place} must be in a folder that --lora-adapter-folder names, an adapter on the"
-                f" hub, or what --lora-adapters said. Given: {source[:200]!r}"
+                f"{_FIELD} must be in a folder that --lora-adapter-folder names, an adapter on the"
+                f" hub, or what --lora-adapters said. Given: {given[:200]!r}"
             )
-        return self._file(AdapterEntry(text=source, name=name, source=allowed, scale=scale), place)
+        return found
 
     def _first(self, entry: AdapterEntry) -> AdapterFile:
         return self._file(entry, f"{OPTION} {entry.text}")
@@ -92,7 +112,7 @@ def find_adapter(source: str, *, place: str, fetch: Fetch) -> Path:
     ``place``, and what ``fetch`` raises."""
     on_hub = hub_source(source)
     path = Path(source).expanduser() if on_hub is None else fetch(on_hub, place)
-    if path.is_dir():
+    if os.path.isdir(path):  # false of a path that is too long, where ``Path`` raises
         path = _only_gguf(path, place=place)
     if path.name in _PEFT_FILES or path.suffix == ".safetensors":
         raise ConfigError(_is_peft(path.parent, place=place))
@@ -103,7 +123,8 @@ def find_adapter(source: str, *, place: str, fetch: Fetch) -> Path:
 def fetch_from_hub(source: HubSource, place: str, *, checkpoint: Callable[[], None]) -> Path:
     """A ``Fetch``. ``checkpoint`` is called often while a file arrives and may raise what is to end
     that."""
-    from . import hub_adapter  # not at the top: huggingface_hub takes a while to import
+    with importing_the_hub():
+        from . import hub_adapter  # not at the top: huggingface_hub takes a while to import
 
     return hub_adapter.fetch_adapter(source, place, checkpoint=checkpoint)
 
@@ -129,6 +150,18 @@ def path_within(folders: Sequence[str], given: str) -> str | None:
             inside.append(path)
     there = (path for path in inside if os.path.exists(path))
     return next(there, inside[0] if inside else None)
+
+
+def _read_ahead(path: Path) -> None:
+    """Has the system read the file into memory, where it stays for a while. Streams pause while
+    the decode thread reads it, and are not to wait for a disk or a network."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            for _ in range(_MOST_BLOCKS):
+                if not file.read(_BLOCK):
+                    break
+    except OSError as error:
+        raise ConfigError(f"{_FIELD}: cannot read {str(path)!r}: {error.strerror}") from error
 
 
 def _only_gguf(folder: Path, *, place: str) -> Path:

@@ -14,6 +14,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 """Only a LoRA adapter's folder, as PEFT writes it, has this file."""
 
 _CONFIG = "config.json"
+_INDEX = "model.safetensors.index.json"
+"""Which tensor is in which of several files."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 """In the order in which llama.cpp's converter looks for them."""
 _LENGTH = struct.Struct("<Q")  # of the JSON that a safetensors file begins with
@@ -40,6 +42,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     files = next((found for each in _WEIGHTS if (found := sorted(folder.glob(each)))), [])
     if not files:
         raise ConfigError(f"there is no *.safetensors file in the folder {str(folder)!r}")
+    _check_complete(folder)
     counts: dict[str, int] = {}
     for path in files:
         for kind, n in _counts(path).items():
@@ -50,6 +53,23 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         n_parameters=n_parameters,
         is_float32=2 * counts.get("F32", 0) > n_parameters,
     )
+
+
+def _check_complete(folder: Path) -> None:
+    """Raises ConfigError that names the first part of the weights that is missing."""
+    index = folder / _INDEX
+    try:
+        parts = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except FileNotFoundError:  # they are in one file
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"cannot read {str(index)!r}: {error}") from error
+    missing = sorted(part for part in parts if not (folder / str(part)).is_file())
+    if missing:
+        raise ConfigError(
+            f"the folder {str(folder)!r} lacks {missing[0]!r}, one of the {len(parts)} parts of the"
+            " model"
+        )
 
 
 def folder_version(folder: Path) -> str:

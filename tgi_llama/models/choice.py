@@ -73,6 +73,11 @@ class GgufModel:
         found = _TAG.search(self.stem)
         return found[1].upper() if found else ""
 
+    @property
+    def folders(self) -> Sequence[str]:
+        """Those that it is in, in upper case; some repositories have the quantization there."""
+        return PurePosixPath(self.names[0].upper()).parts[:-1]
+
     def check_complete(self, where: str, *, option: str) -> None:
         """Raises ConfigError that names the first part that is missing."""
         present = {file.name for file in self.present}
@@ -114,11 +119,12 @@ def by_default(models: Sequence[GgufModel], where: str) -> GgufModel:
 
 def by_quantization(models: Sequence[GgufModel], wanted: str, where: str) -> GgufModel:
     """The one that ``owner/name:wanted`` names. As in llama.cpp ``wanted`` must be followed by a
-    dot or a dash somewhere in the name, in upper or lower case; where that is true of several, the
-    one whose name ends with just that counts. Raises ConfigError."""
-    pattern = re.compile(re.escape(wanted) + "[.-]", re.IGNORECASE)
+    dot or a dash somewhere in the name, in upper or lower case, or a folder ends with it; but it
+    must begin there too: ``F16`` is not ``BF16``. Where that is true of several, the one whose name
+    ends with just that or whose folder has just this name counts. Raises ConfigError."""
+    pattern = re.compile(rf"(?<![A-Z0-9]){re.escape(wanted)}[./-]", re.IGNORECASE)
     found = [model for model in models if pattern.search(model.names[0])]
-    exact = [model for model in found if model.tag == wanted.upper()]
+    exact = [model for model in found if wanted.upper() in (model.tag, *model.folders)]
     if not found:
         raise ConfigError(
             f"--model-id: {where} has no GGUF file of the quantization {wanted!r}{_listed(models)}"

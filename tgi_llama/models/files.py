@@ -28,7 +28,7 @@ from tgi_llama.errors import ConfigError
 from . import choice
 from .header import check_model_file
 from .listing import ListedFile
-from .source import HubModel, LocalFolder, is_path, model_source
+from .source import HubModel, LocalFolder, importing_the_hub, is_path, model_source
 
 __all__ = ["ModelFiles", "check_model_file", "resolve_model"]
 
@@ -65,8 +65,8 @@ def resolve_model(config: Config, *, checkpoint: Callable[[], None] = lambda: No
     if gguf is not None and _is_local(gguf, source):
         return _given_file(config, Path(gguf), source, checkpoint)
     if isinstance(source, HubModel):
-        from . import hub_model  # not at the top: huggingface_hub takes a while to import
-
+        with importing_the_hub():
+            from . import hub_model  # not at the top: huggingface_hub takes a while to import
         found = hub_model.fetch_model(config, source, checkpoint)
         files = _checked(found.gguf, found.folder, source.repo_id, option="--model-id")
         return attrs.evolve(files, commit=found.commit)
@@ -117,8 +117,8 @@ def _given_file(
                 f" {':' + source.quantization!r}"
             )
         if source.has_owner:  # others are names to report, as people write them
-            from . import hub_model
-
+            with importing_the_hub():
+                from . import hub_model
             side_files = hub_model.fetch_side_files(config, source, checkpoint)
             if side_files is not None:
                 folder, commit = side_files.folder, side_files.commit

@@ -18,13 +18,13 @@ Everything here blocks, and is for one thread.
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import attrs
 import huggingface_hub
 from huggingface_hub import constants
+from huggingface_hub.hf_api import RepoSibling
 
 from tgi_llama.errors import ConfigError, StartError
 
@@ -53,10 +53,7 @@ class Hub:
     is_offline: bool = False
     option: str = "--model-id"
     """The option that error messages about a repository name."""
-    n_tries: int = 4
-    """How often a request or a transfer may fail in a row without having got any further."""
-    pause: Callable[[float], None] = lambda seconds: time.sleep(seconds)
-    """Waits between tries, for so many seconds."""
+    patience: hub_errors.Patience = attrs.field(factory=hub_errors.Patience)
     checkpoint: Callable[[], None] = lambda: None
     """Called often while bytes arrive; may raise what is to end the download."""
     progress: Callable[[], Progress] = shown_progress
@@ -73,14 +70,17 @@ class Hub:
         n_tries: int = 4,
         checkpoint: Callable[[], None] = lambda: None,
     ) -> "Hub":
-        """As ``huggingface_hub`` reads the environment, and TGI's ``HF_API_TOKEN``."""
+        """As ``huggingface_hub`` reads the environment, and TGI's ``HF_API_TOKEN``. Raises
+        ConfigError for an address that is none."""
+        if not constants.ENDPOINT.startswith(("http://", "https://")):
+            raise ConfigError(f"HF_ENDPOINT: expected an address, got {constants.ENDPOINT!r}")
         return cls(
             cache=Path(constants.HF_HUB_CACHE),
             endpoint=constants.ENDPOINT,
             token=_token(),
             is_offline=bool(constants.HF_HUB_OFFLINE),
             option=option,
-            n_tries=n_tries,
+            patience=hub_errors.Patience(n_tries=n_tries),
             checkpoint=checkpoint,
         )
 
@@ -157,8 +157,7 @@ class Hub:
                     timeout=constants.HF_HUB_ETAG_TIMEOUT,
                 ),
                 subject,
-                n_tries=self.n_tries,
-                pause=self.pause,
+                self.patience,
             )
         except (ValueError, LookupError, TypeError) as error:  # an answer of another form
             raise StartError(
@@ -167,12 +166,11 @@ class Hub:
             ) from error
         if info.sha is None:
             raise StartError(f"{self.option}: the hub at {self.endpoint} told no commit")
-        files = [
-            ListedFile(each.rfilename, each.size or 0)
-            for each in info.siblings or ()
-            if _is_safe(each.rfilename)
-        ]
-        return Listing(commit=info.sha, files=files)
+        siblings = [each for each in info.siblings or () if _is_safe(each.rfilename)]
+        files = [ListedFile(each.rfilename, each.size or 0) for each in siblings]
+        etags = {each.rfilename: _etag(each) for each in siblings}
+        known = {name: etag for name, etag in etags.items() if etag}
+        return Listing(commit=info.sha, files=files, etags=known)
 
     # The cache, whose layout is documented by huggingface_hub ("Understand caching")
 
@@ -225,15 +223,14 @@ class Hub:
                 has_token=self.token is not None,
             ),
             token=self.token,
-            n_tries=self.n_tries,
-            pause=self.pause,
+            patience=self.patience,
             checkpoint=self.checkpoint,
         )
-        transfer.check_room(sum(sizes[name] for name in names))
+        n_missing = transfer.check_room((listing.etags.get(name), sizes[name]) for name in names)
         _log.info(
             "downloading %d files (%s) of %s from %s",
             len(names),
-            size_text(sum(sizes[name] for name in names)),
+            size_text(n_missing),
             repo_id,
             self.endpoint,
         )
@@ -247,6 +244,10 @@ def _token() -> str | None:
     variables = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN")
     given = (os.environ.get(name, "").strip() for name in variables)
     return next((token for token in given if token), None) or huggingface_hub.get_token()
+
+
+def _etag(file: RepoSibling) -> str | None:
+    return file.lfs.sha256 if file.lfs is not None else file.blob_id
 
 
 def _is_safe(name: str) -> bool:

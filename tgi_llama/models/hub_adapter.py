@@ -30,7 +30,7 @@ def fetch_from(hub: Hub, source: HubSource) -> Path:
     if not found and "adapter_config.json" in listing.names:
         raise ConfigError(
             f"{place}: {source.repo_id!r} holds an adapter of PEFT, and GGUF files are served;"
-            " download it and make one with tgi-llama convert"
+            f" download it (hf download {source.repo_id}) and make one with tgi-llama convert"
         )
     (name,) = _chosen(found, source, place).names
     return hub.fetch(source.repo_id, [name], revision) / name

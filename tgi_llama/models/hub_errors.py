@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -51,28 +52,44 @@ class Subject:
     has_token: bool
 
 
+@attrs.frozen(kw_only=True)
+class Patience:
+    """How long failures that may pass are put up with, as long as nothing more arrives."""
+
+    n_tries: int = 4
+    limit_s: float = 20.0
+    """No other try after so long: releases of huggingface_hub before 1 try some requests six times
+    of their own accord, which takes 23 seconds."""
+    pause: Callable[[float], None] = lambda seconds: time.sleep(seconds)
+    """Waits between tries, for so many seconds."""
+    clock: Callable[[], float] = time.monotonic
+
+
 def with_retries(
     call: Callable[[], T],
     subject: Subject,
+    patience: Patience,
     *,
-    n_tries: int,
-    pause: Callable[[float], None],
     n_present: Callable[[], int] = lambda: 0,
 ) -> T:
-    """What ``call`` returns. Calls again after failures that may pass, ``n_tries`` times as long as
-    ``n_present`` does not grow. Raises ConfigError and StartError."""
+    """What ``call`` returns. Calls again after failures that may pass, as often as the patience
+    lasts, which is new whenever ``n_present`` has grown. Raises ConfigError and StartError."""
     n_failures = 0
+    since = patience.clock()
     while True:
         n_before = n_present()
         try:
             return call()
         except _EXPECTED as error:
-            n_failures = 1 if n_present() > n_before else n_failures + 1
-            if n_failures >= n_tries or not _may_pass(error):
+            if n_present() > n_before:
+                n_failures, since = 0, patience.clock()
+            n_failures += 1
+            is_last = n_failures >= patience.n_tries or patience.clock() - since > patience.limit_s
+            if is_last or not _may_pass(error):
                 raise translated(error, subject) from error
             wait_s = min(2.0 ** (n_failures - 1), _MOST_PAUSE_S)
             _log.warning("%s; trying again in %.0f s", translated(error, subject), wait_s)
-        pause(wait_s)
+        patience.pause(wait_s)
 
 
 def translated(error: BaseException, subject: Subject) -> ConfigError | StartError:

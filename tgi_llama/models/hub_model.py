@@ -1,8 +1,9 @@
 """A model of the hub as files on this machine: only those that are needed."""
 
+import contextlib
 import fnmatch
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import attrs
@@ -55,7 +56,8 @@ def fetch_model(config: Config, source: HubModel, checkpoint: Callable[[], None]
     is made of safetensors. Raises ConfigError and StartError."""
     hub = Hub.from_environment(checkpoint=checkpoint)
     listing = hub.list_files(source.repo_id, config.revision)
-    model = _chosen(config, source, listing)
+    with _told_of_the_cache(listing):
+        model = _chosen(config, source, listing)
     if model is None:
         return _converted(config, source, hub, listing)
     names = [*model.names, *_matching(listing, _SIDE_FILES)]
@@ -91,6 +93,11 @@ def _chosen(config: Config, source: HubModel, listing: Listing) -> choice.GgufMo
         return choice.by_pattern(listing.files, config.model_gguf, where)
     models = choice.gguf_models(listing.files)
     if source.quantization is not None:
+        if not models and _weights(listing):
+            raise ConfigError(
+                f"--model-id: {where} has no GGUF files, but safetensors: leave out"
+                f" {':' + source.quantization!r} and give --quantize {source.quantization.lower()}"
+            )
         return choice.by_quantization(models, source.quantization, where)
     return choice.by_default(models, where) if models else None
 
@@ -125,16 +132,38 @@ def _converted(config: Config, source: HubModel, hub: Hub, listing: Listing) -> 
 
 
 def _checkpoint_files(config: Config, source: HubModel, listing: Listing) -> list[str]:
-    top = [name for name in sorted(listing.names) if "/" not in name]
-    weights = next((found for each in _WEIGHTS if (found := fnmatch.filter(top, each))), [])
+    top = _at_the_top(listing)
+    weights = _weights(listing)
     if not weights or "config.json" not in top:
-        cached = " in the cache" if listing.problem is not None else ""
-        raise ConfigError(
-            f"--model-id: {source.repo_id!r} has neither a GGUF file nor a config.json with"
-            f" *.safetensors files that could be converted{cached}"
-        )
+        with _told_of_the_cache(listing):
+            raise ConfigError(
+                f"--model-id: {source.repo_id!r} has neither a GGUF file nor a config.json with"
+                " *.safetensors files that could be converted"
+            )
     patterns = (*_CONVERTER_FILES, _CODE) if config.trust_remote_code else _CONVERTER_FILES
     return [*weights, *(name for name in top if _is_one_of(name, patterns))]
+
+
+def _weights(listing: Listing) -> Sequence[str]:
+    top = _at_the_top(listing)
+    return next((found for each in _WEIGHTS if (found := fnmatch.filter(top, each))), [])
+
+
+def _at_the_top(listing: Listing) -> Sequence[str]:
+    return [name for name in sorted(listing.names) if "/" not in name]
+
+
+@contextlib.contextmanager
+def _told_of_the_cache(listing: Listing) -> Iterator[None]:
+    """What is missing may be on the hub, where only the cache could be looked at: says so, with the
+    hub's problem, which is what must be mended."""
+    try:
+        yield
+    except ConfigError as error:
+        if listing.problem is None:
+            raise
+        (_, _, reason) = str(error).partition(": ")
+        raise type(listing.problem)(f"{listing.problem}; in the cache: {reason}") from error
 
 
 def _matching(listing: Listing, patterns: Sequence[str]) -> list[str]:

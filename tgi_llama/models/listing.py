@@ -1,6 +1,6 @@
 """What a repository or a folder holds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -23,6 +23,8 @@ class Listing:
 
     commit: str
     files: Sequence[ListedFile]
+    etags: Mapping[str, str] = attrs.field(factory=dict)
+    """Of files whose hash the hub told: what the cache calls their bytes, whatever their name."""
     problem: Problem | None = None
     """Why the hub was not asked, or could not be: these are the files of the cache only."""
 

@@ -1,7 +1,9 @@
 """What ``--model-id`` means: a local folder, a model of the hub, or a name and nothing else."""
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -53,3 +55,13 @@ def model_source(model_id: str | None) -> LocalFolder | HubModel | None:
 def is_path(text: str) -> bool:
     """Whether it can be nothing but a path on this machine."""
     return text.startswith(_PATH_STARTS)
+
+
+@contextlib.contextmanager
+def importing_the_hub() -> Iterator[None]:
+    """Around the import of huggingface_hub, which reads its variables then: raises ConfigError
+    where one of them is no number."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"one of the variables HF_HUB_* has a wrong value: {error}") from error

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +29,7 @@ from huggingface_hub.utils import (
 
 from tgi_llama.errors import StartError
 
-from .hub_errors import Subject, with_retries
+from .hub_errors import Patience, Subject, with_retries
 from .progress import FileProgress, Progress
 from .sizes import size_text
 
@@ -68,25 +68,29 @@ class Transfer:
     subject: Subject
     """``revision`` is the commit."""
     token: str | None = attrs.field(repr=False)
-    n_tries: int
-    pause: Callable[[float], None]
+    patience: Patience
     checkpoint: Callable[[], None]
 
-    def check_room(self, n_bytes: int) -> None:
-        """Raises StartError where the disk of the cache has not so much room left. What earlier
-        attempts left is not counted again."""
+    def check_room(self, files: Iterable[tuple[str | None, int]]) -> int:
+        """How many bytes have still to come of files with these etags and sizes; raises StartError
+        where the disk of the cache has not so much room left. There may be those of another commit
+        with the same bytes, and what an earlier attempt left."""
         blobs = self.repository / "blobs"
         with _disk_errors(self.repository):
             blobs.mkdir(parents=True, exist_ok=True)
-            n_started = sum(path.stat().st_size for path in blobs.glob("*.incomplete"))
+            n_missing = sum(
+                size if etag is None else max(0, size - _size_of_either(blobs / etag))
+                for etag, size in files
+            )
             n_free = shutil.disk_usage(blobs).free
-        n_needed = max(0, n_bytes - n_started) + _SPARE_BYTES
+        n_needed = n_missing + _SPARE_BYTES
         if n_needed > n_free:
             raise StartError(
                 f"{self.subject.option}: {self.subject.repo_id!r} needs {size_text(n_needed)} more"
                 f" in {str(self.repository.parent)!r}, where {size_text(n_free)} are free; HF_HOME"
                 " or HF_HUB_CACHE names another folder"
             )
+        return n_missing
 
     def fetch(self, name: str, progress: Progress) -> None:
         """Puts the file into the snapshot. Raises ConfigError and StartError."""
@@ -125,7 +129,7 @@ class Transfer:
 
     def _complete(self, name: str, blob: Path, size: int, progress: Progress) -> None:
         """Makes the blob. A file with other bytes than announced is fetched a second time."""
-        partial = blob.with_name(blob.name + ".incomplete")
+        partial = _unfinished(blob)
         for is_last in (False, True):
             self._receive(name, partial, size, progress)
             if _has_hash(partial, blob.name):
@@ -161,6 +165,7 @@ class Transfer:
                         headers=dict(headers),
                         expected_size=size,
                         displayed_filename=name,
+                        _nb_retries=0,  # the patience is ours
                     )
 
             self._retried(receive, n_present=lambda: _size_of(partial))
@@ -202,9 +207,7 @@ class Transfer:
             blob.replace(pointer)
 
     def _retried(self, call: Callable[[], T], n_present: Callable[[], int] = lambda: 0) -> T:
-        return with_retries(
-            call, self.subject, n_tries=self.n_tries, pause=self.pause, n_present=n_present
-        )
+        return with_retries(call, self.subject, self.patience, n_present=n_present)
 
 
 class _ArrivingFile(io.FileIO):
@@ -240,6 +243,14 @@ def _disk_errors(path: Path) -> Iterator[None]:
                 " goes on from there"
             ) from error
         raise StartError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def _unfinished(blob: Path) -> Path:
+    return blob.with_name(blob.name + ".incomplete")
+
+
+def _size_of_either(blob: Path) -> int:
+    return _size_of(blob) or _size_of(_unfinished(blob))
 
 
 def _size_of(path: Path) -> int:

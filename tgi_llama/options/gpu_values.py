@@ -21,7 +21,7 @@ _DEFAULT_MARGIN = 2**30
 
 
 def gpu_layers(given: str | int) -> str:
-    """``auto``, ``all`` or a number without a sign; -1 is TGI's and llama.cpp's word for all.
+    """``auto``, ``all`` or a number without a sign; -1 is llama-cpp-python's word for all.
     Raises ConfigError."""
     text = str(given).lower()
     if re.fullmatch(LAYERS_PATTERN, text) is None:

@@ -42,7 +42,7 @@ class LlamaCppOptions:
     )
     n_gpu_layers: str = described(
         "0",
-        group=Group.LLAMA_CPP,
+        group=Group.GPU,
         unit="layers",
         pattern=LAYERS_PATTERN,
         expected="a number of layers, `all` or `auto`",
@@ -53,7 +53,7 @@ class LlamaCppOptions:
     )
     split_mode: str = described(
         "layer",
-        group=Group.LLAMA_CPP,
+        group=Group.GPU,
         unit="mode",
         pattern=r"layer|row|[0-9]{1,3}",
         expected="a GPU number or `layer` or `row`",
@@ -61,7 +61,7 @@ class LlamaCppOptions:
     )
     tensor_split: str | None = described(
         None,
-        group=Group.LLAMA_CPP,
+        group=Group.GPU,
         unit="proportions",
         pattern=PROPORTIONS_PATTERN,
         expected="a number for each GPU, as in 3,1",
@@ -71,13 +71,19 @@ class LlamaCppOptions:
     )
     gpu_memory_margin: int | None = amount(
         lambda given, _: gpu_memory_margin(given),
-        group=Group.LLAMA_CPP,
+        group=Group.GPU,
         unit="bytes",
         minimum=0,
         pattern=SIZE_PATTERN,
         expected=SIZE,
         default_text="1GiB",
         help="What --n-gpu-layers auto leaves free on each GPU, with a suffix (512MiB, 2G).",
+    )
+    offload_kqv: bool = described(
+        True,
+        group=Group.GPU,
+        off_switch="--disable-offload-kqv",
+        help="Keep the KV memory and its operations on the GPU.",
     )
     numa: str = described(
         "disabled",
@@ -97,12 +103,6 @@ class LlamaCppOptions:
         False,
         group=Group.LLAMA_CPP,
         help="Lock the model in memory, so that it is never swapped out.",
-    )
-    offload_kqv: bool = described(
-        True,
-        group=Group.LLAMA_CPP,
-        off_switch="--disable-offload-kqv",
-        help="Keep the KV memory and its operations on the GPU.",
     )
     flash_attention: bool = described(
         True,
@@ -163,3 +163,8 @@ class LlamaCppOptions:
     def split_proportions(self) -> tuple[float, ...]:
         """``tensor_split`` as numbers; none where nothing was given."""
         return proportions(self.tensor_split)
+
+    @property
+    def is_gpu_memory_margin_given(self) -> bool:
+        """Whether it is another than the default."""
+        return self.gpu_memory_margin != gpu_memory_margin(None)

@@ -6,7 +6,6 @@ TGI's spelling (``LORA_ADAPTERS``) and vLLM's (``--lora-modules``), the scale af
 llama-server's (``--lora-scaled``).
 """
 
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -20,9 +19,12 @@ from .option import Group, described
 
 OPTION = "--lora-adapters"
 
-_NAME = re.compile(r"[^\s=,\x00-\x1f\x7f]{1,200}")
-NAME_RULE = "1 to 200 characters without spaces, commas and equals signs"
+_NAME = re.compile(r"[^\s=,]{1,200}")
+NAME_RULE = "1 to 200 characters that can be seen, without spaces, commas and equals signs"
 """What ``is_name`` asks for, in words."""
+
+_MOST_SCALE = 3.4e38
+"""About the largest 32-bit number."""
 
 _RESERVED = "tgi"
 """What TGI's clients call whatever model answers."""
@@ -65,8 +67,8 @@ def parse_entry(text: str) -> AdapterEntry:
         source, scale = scaled["source"], float(scaled["scale"])
     if not source or (equals and not name):
         raise ConfigError(f"{OPTION}: expected name=file, got {text!r}")
-    if not math.isfinite(scale):
-        raise ConfigError(f"{OPTION}: the scale must be a finite number, got {text!r}")
+    if not is_scale(scale):
+        raise ConfigError(f"{OPTION}: the scale must be a finite 32-bit number, got {text!r}")
     name = name if equals else _name_of(source)
     if not is_name(name):
         raise ConfigError(
@@ -76,8 +78,14 @@ def parse_entry(text: str) -> AdapterEntry:
 
 
 def is_name(name: str) -> bool:
-    """Whether an adapter may be called so."""
-    return _NAME.fullmatch(name) is not None and name != _RESERVED
+    """Whether an adapter may be called so. A name is shown in logs, metrics and messages, so it has
+    nothing that would not be seen there, or that would change what is seen around it."""
+    return _NAME.fullmatch(name) is not None and name.isprintable() and name != _RESERVED
+
+
+def is_scale(scale: float) -> bool:
+    """Whether llama.cpp can apply an adapter so many times: it takes a 32-bit number."""
+    return abs(scale) <= _MOST_SCALE  # false of NaN, too
 
 
 def hub_source(source: str) -> HubSource | None:
@@ -127,7 +135,7 @@ class LoraOptions:
 
     lora_adapters: tuple[str, ...] = described(
         (),
-        group=Group.MODEL,
+        group=Group.ADAPTERS,
         unit="name=file",
         help="LoRA adapters to serve beside the model: name=file, or name=owner/repo[:file] of a"
         " hub; several with commas, or by repeating the option. file:0.5 scales an adapter.",
@@ -135,7 +143,7 @@ class LoraOptions:
     )
     lora_adapter_folder: tuple[str, ...] = described(
         (),
-        group=Group.MODEL,
+        group=Group.ADAPTERS,
         unit="folder",
         help="Let adapters be loaded at run time from this folder, by holders of an"
         " --admin-api-key. Repeat it for several.",

@@ -40,13 +40,14 @@ class ModelOptions:
         unit="revision",
         help="Branch, tag or commit of a hub model.",
     )
-    chat_template: str | None = described(
-        None,
+    tokenizer: str = described(
+        "auto",
         group=Group.MODEL,
-        unit="file or text",
-        default_text="the model's own",
-        help="Jinja template for chats: a file, or the template itself.",
-        resolve=lambda given, _: template_text(given),
+        unit="which",
+        choices=("auto", "json", "gguf"),
+        help="What encodes prompts: auto is the model's tokenizer.json if it has one that agrees"
+        " with the GGUF; json is that file even where it does not agree; gguf is the vocabulary in"
+        " the GGUF.",
     )
     tokenizer_config_path: Path | None = described(  # noqa: RUF009  # an attrs field
         None,
@@ -55,9 +56,17 @@ class ModelOptions:
         default_text="the one in the model's folder",
         help="A tokenizer_config.json to use instead of the model's.",
     )
+    chat_template: str | None = described(
+        None,
+        group=Group.MODEL,
+        unit="file or text",
+        default_text="the model's own",
+        help="Jinja template for chats: a file, or the template itself.",
+        resolve=lambda given, _: template_text(given),
+    )
     quantize: str = described(
         "q4_0",
-        group=Group.MODEL,
+        group=Group.CONVERSION,
         unit="type",
         choices=QUANTIZATIONS,
         help="Type of the weights of a GGUF file that is made of a model in safetensors: any of"
@@ -67,7 +76,7 @@ class ModelOptions:
     )
     model_cache: Path = described(  # noqa: RUF009  # an attrs field
         cast(Path, None),
-        group=Group.MODEL,
+        group=Group.CONVERSION,
         unit="folder",
         is_any_path=True,
         default_text="tgi_llama/models in the user's cache folder",
@@ -77,7 +86,7 @@ class ModelOptions:
     )
     converter: Path | None = described(  # noqa: RUF009  # an attrs field
         None,
-        group=Group.MODEL,
+        group=Group.CONVERSION,
         unit="folder or script",
         is_any_path=True,
         default_text="/opt/llama.cpp, or the one in the model cache",
@@ -86,23 +95,14 @@ class ModelOptions:
     )
     converter_python: Path | None = described(  # noqa: RUF009  # an attrs field
         None,
-        group=Group.MODEL,
+        group=Group.CONVERSION,
         unit="program",
         default_text="the one that runs the server",
         help="The Python that runs the converter, with torch and transformers installed.",
     )
     trust_remote_code: bool = described(
         False,
-        group=Group.MODEL,
+        group=Group.CONVERSION,
         help="Let the converter run Python code in the model's folder, which some tokenizers"
         " need. The server itself never runs any.",
-    )
-    tokenizer: str = described(
-        "auto",
-        group=Group.MODEL,
-        unit="which",
-        choices=("auto", "json", "gguf"),
-        help="What encodes prompts: auto is the model's tokenizer.json if it has one that agrees"
-        " with the GGUF; json is that file even where it does not agree; gguf is the vocabulary in"
-        " the GGUF.",
     )

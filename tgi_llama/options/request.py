@@ -54,7 +54,7 @@ class RequestOptions:
     )
     parse_special_tokens: str = described(
         "prompts",
-        group=Group.REQUEST,
+        group=Group.STRUCTURE,
         unit="where",
         choices=("prompts", "all", "none"),
         help="Where the spelling of a control token in a client's text becomes that token. prompts:"
@@ -63,19 +63,19 @@ class RequestOptions:
     )
     disable_grammar_support: bool = described(
         False,
-        group=Group.REQUEST,
+        group=Group.STRUCTURE,
         help="Refuse requests that constrain the output by a grammar, and those with tools.",
     )
     tool_format: str = described(
         "auto",
-        group=Group.REQUEST,
+        group=Group.STRUCTURE,
         unit="name",
         default_text="as the chat template shows",
         help="How the model writes tool calls; a wrong name is answered with those there are.",
     )
     reasoning_format: str = described(
         "auto",
-        group=Group.REQUEST,
+        group=Group.STRUCTURE,
         unit="name",
         choices=("auto", "deepseek", "none"),
         help="Where a model's reasoning goes unless a request says it: none leaves it in the"
@@ -83,21 +83,21 @@ class RequestOptions:
     )
     max_grammar_bytes: int = described(
         262_144,
-        group=Group.REQUEST,
+        group=Group.STRUCTURE,
         unit="bytes",
         minimum=1,
         help="Longest grammar of a request, the schemas of all its tools together.",
     )
     grammar_cache_size: int = described(
         64,
-        group=Group.REQUEST,
+        group=Group.STRUCTURE,
         unit="grammars",
         minimum=0,
         help="Compiled grammars to keep for requests that ask for the same.",
     )
     relax_json_schemas: bool = described(
         False,
-        group=Group.REQUEST,
+        group=Group.STRUCTURE,
         help="Leave out keywords of JSON schemas that cannot be enforced, and name them in a"
         " warning header, instead of refusing the request.",
     )

@@ -3,6 +3,7 @@
 import hmac
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Response, request
@@ -41,8 +42,23 @@ def create_app(services: Services) -> QuartTrio:
 
 def route_table(services: Services) -> tuple[Route, ...]:
     """Every route of the server. Raises ConfigError where a path chosen for one is taken."""
+    settings = services.settings
+    routes = _own_routes(services)
+    routes += chosen_routes(
+        routes, predict=settings.aip_predict_route, health=settings.aip_health_route
+    )
+    return with_api_document(routes, version=settings.version, needs_key=bool(settings.api_keys))
+
+
+def check_chosen_paths(*, predict: str | None, health: str | None) -> None:
+    """The same refusal, before there is anything to serve."""
+    no_services = cast(Services, None)  # no table looks at them
+    chosen_routes(_own_routes(no_services), predict=predict, health=health)
+
+
+def _own_routes(services: Services) -> tuple[Route, ...]:
     generate, openai = GenerateRoutes(services), OpenAiRoutes(services)
-    routes = (
+    return (
         *generate.table(),
         *openai.table(),
         *ModelRoutes(services).table(),
@@ -54,9 +70,6 @@ def route_table(services: Services) -> tuple[Route, ...]:
         *OpsRoutes(services).table(),
         *DocsPage.installed().table(),
     )
-    settings = services.settings
-    routes += chosen_routes(routes, settings)
-    return with_api_document(routes, version=settings.version, needs_key=bool(settings.api_keys))
 
 
 class _App(QuartTrio):

@@ -8,19 +8,20 @@ import attrs
 from tgi_llama.errors import ConfigError
 
 from .routes import Route
-from .services import Settings
 
 
-def chosen_routes(routes: Sequence[Route], settings: Settings) -> tuple[Route, ...]:
+def chosen_routes(
+    routes: Sequence[Route], *, predict: str | None, health: str | None
+) -> tuple[Route, ...]:
     """Further paths of some of the routes. Raises ConfigError where a path is taken already by a
     route that does something else."""
-    return tuple(_chosen(routes, settings))
+    return tuple(_chosen(routes, predict, health))
 
 
-def _chosen(routes: Sequence[Route], settings: Settings) -> Iterator[Route]:
+def _chosen(routes: Sequence[Route], predict: str | None, health: str | None) -> Iterator[Route]:
     wanted = (
-        ("--aip-predict-route", settings.aip_predict_route, "vertex_compatibility"),
-        ("--aip-health-route", settings.aip_health_route, "health"),
+        ("--aip-predict-route", predict, "vertex_compatibility"),
+        ("--aip-health-route", health, "health"),
     )
     by_name = {route.name: route for route in routes}
     by_path = {(route.method, route.path): route for route in routes}

@@ -1,11 +1,9 @@
 """Loading and unloading LoRA adapters at run time: vLLM's routes, for holders of an admin key."""
 
-import math
-
 import attrs
 from quart import Response, request
 
-from tgi_llama.errors import ShuttingDown, ValidationError
+from tgi_llama.errors import ShuttingDown
 from tgi_llama.wire import converter
 from tgi_llama.wire.lora import LoadAdapterRequest, UnloadAdapterRequest
 from tgi_llama.wire.openai_responses import DeletedModel
@@ -33,8 +31,6 @@ class LoraRoutes:
         wanted = await read_request(request, LoadAdapterRequest, services.admission)
         self._check_serving()
         scale = 1.0 if wanted.scale is None else wanted.scale
-        if not math.isfinite(scale):
-            raise ValidationError(f"`scale` must be finite. Given: {scale}", field="scale")
         adapter = await services.adapters.load(
             wanted.lora_name, wanted.lora_path, scale=scale, is_reload=wanted.load_inplace
         )
