@@ -258,7 +258,7 @@ def test_file_of_the_same_tokens_that_cannot_write_the_probes_is_refused(tmp_pat
             return "a"
 
     vocabulary = Vocabulary(HubTokenizer(a_only), eos_text=None)
-    assert refusal(tmp_path, vocabulary).startswith('the first cannot encode "Hello')  # type: ignore[arg-type]
+    assert refusal(tmp_path, vocabulary).startswith('the first cannot encode "Hello')
 
 
 def test_end_tokens_must_have_the_same_ids() -> None:
