@@ -76,8 +76,8 @@ def test_check_at_start_passes(name: str, open_hub: OpenHub, open_vocab: OpenVoc
 def test_newer_file_of_sentencepiece_belongs_to_its_model(
     scheme: str, tmp_path: Path, open_vocab: OpenVocab
 ) -> None:
-    """A space before a text that does not begin with one (Mistral 7B v0.3), or before none (Yi,
-    which llama.cpp's converter does not notice)."""
+    """Made here, from no model's own file: a space before a text that does not begin with one, or
+    before none."""
     read = GgufVocabulary.read(VOCAB_FOLDER / "ggml-vocab-llama-spm.gguf", adds_bos=True)
     native = make_tokenizer(read)
     native.normalizer = normalizers.Sequence([])

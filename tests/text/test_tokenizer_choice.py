@@ -315,7 +315,7 @@ def test_contradiction_is_refused_in_words(tmp_path: Path) -> None:
 def test_tokens_that_a_gguf_has_no_word_for_are_put_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """GLM-4 puts two before a text, neither of them its BOS; the converter writes false."""
+    """A post-processor may put two before a text; a GGUF knows one BOS."""
     native = build(bos=False)
     native.add_special_tokens(["[gMASK]", "<sop>"])
     ids = {text: native.token_to_id(text) for text in ("[gMASK]", "<sop>")}

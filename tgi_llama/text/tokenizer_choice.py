@@ -112,8 +112,8 @@ class _Comparison:
                 _log.warning("%s, so %s is used alone: %s", reason, self.path, difference)
                 return
             # llama.cpp writes the rules of each model anew, and not always to the letter: it lacks
-            # marks (\p{M}) in the words of gpt-oss, Llama 4 and Mistral Nemo, and of SentencePiece
-            # it does not know when a space goes before a text (Mistral 7B v0.3, Yi).
+            # marks (\p{M}) in the words of gpt-4o, llama4 and tekken, and of SentencePiece it does
+            # not know when a space goes before a text.
             if self._agree_on_plain_words():
                 _log.warning(
                     "%s and %s have the same tokens, but cut some texts into others, and it is"
