@@ -8,8 +8,8 @@ from pathlib import Path
 import attrs
 import pytest
 from fakes.small_tokenizer import EOS, MERGES, build
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as NativeTokenizer
-from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from tgi_llama.errors import ConfigError
 from tgi_llama.generation import TokenId
@@ -246,6 +246,21 @@ def test_file_that_cannot_write_the_probes_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, vocabulary_of(build())).startswith('the first cannot encode "Hello')
 
 
+def test_file_of_the_same_tokens_that_cannot_write_the_probes_is_refused(tmp_path: Path) -> None:
+    words = NativeTokenizer(models.WordLevel({"a": 0}, unk_token="?"))
+    write(tmp_path, words)
+    a_only = build()
+    a_only.normalizer = normalizers.Replace(Regex(".*"), "a")
+
+    @attrs.frozen
+    class Vocabulary(FakeVocabulary):
+        def spelling(self, token: TokenId) -> str:  # noqa: ARG002
+            return "a"
+
+    vocabulary = Vocabulary(HubTokenizer(a_only), eos_text=None)
+    assert refusal(tmp_path, vocabulary).startswith('the first cannot encode "Hello')
+
+
 def test_end_tokens_must_have_the_same_ids() -> None:
     with_turn = build()
     with_turn.add_special_tokens(["<turn>"])
@@ -300,7 +315,7 @@ def test_contradiction_is_refused_in_words(tmp_path: Path) -> None:
 def test_tokens_that_a_gguf_has_no_word_for_are_put_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """GLM-4 puts two before a text, neither of them its BOS; the converter writes false."""
+    """A post-processor may put two before a text; a GGUF knows one BOS."""
     native = build(bos=False)
     native.add_special_tokens(["[gMASK]", "<sop>"])
     ids = {text: native.token_to_id(text) for text in ("[gMASK]", "<sop>")}

@@ -26,7 +26,7 @@ _PLAIN_PROBES = (
     "Hello, world! It's a well-known fact: (1 + 2) * 3 == 9.",
     "0 12 345 6789 31415926",
 )
-"""No two tokenizers of one model differ in these."""
+"""No two tokenizers of one model cut these into other words."""
 
 _PROBES = (
     *_PLAIN_PROBES,
@@ -112,10 +112,9 @@ class _Comparison:
                 _log.warning("%s, so %s is used alone: %s", reason, self.path, difference)
                 return
             # llama.cpp writes the rules of each model anew, and not always to the letter: it lacks
-            # marks (\p{M}) in the words of gpt-oss, Llama 4 and Mistral Nemo, and in SentencePiece
-            # it puts a space before every text, newer files only where there is none.
-            plain = first_difference(self.tokenizer, self.vocabulary, _PLAIN_PROBES)
-            if plain is None:
+            # marks (\p{M}) in the words of gpt-4o, llama4 and tekken, and of SentencePiece it does
+            # not know when a space goes before a text.
+            if self._agree_on_plain_words():
                 _log.warning(
                     "%s and %s have the same tokens, but cut some texts into others, and it is"
                     " done as the first does: %s",
@@ -124,7 +123,6 @@ class _Comparison:
                     difference,
                 )
                 return
-            difference = plain
         self._disagree(difference)
 
     def with_agreed_ends(self, config: "_AddedByConfig") -> HubTokenizer:
@@ -167,6 +165,24 @@ class _Comparison:
             self._disagree(f"{difference} (tokenizer.ggml.{key} is {str(said).lower()})")
         return ours
 
+    def _agree_on_plain_words(self) -> bool:
+        """But for a space before the text, which only one of them may put there."""
+
+        def agree(text: str) -> bool:
+            ours, ours_spaced, models, models_spaced = (
+                one.encode(spaced, add_special=False)
+                for one in (self.tokenizer, self.vocabulary)
+                for spaced in (text, f" {text}")
+            )
+            return models in (ours, ours_spaced) or models_spaced == ours
+
+        if _end_difference(self.tokenizer, self.vocabulary) is not None:
+            return False
+        try:
+            return all(map(agree, _PLAIN_PROBES))
+        except ValidationError:  # the first cannot encode one
+            return False
+
     def _has_same_tokens(self) -> bool:
         """Whether an id is the same word in both, added tokens aside."""
         return all(
@@ -183,12 +199,10 @@ class _Comparison:
         _log.warning("%s", message)
 
 
-def first_difference(
-    tokenizer: HubTokenizer, vocabulary: ModelVocabulary, probes: Sequence[str] = _PROBES
-) -> str | None:
+def first_difference(tokenizer: HubTokenizer, vocabulary: ModelVocabulary) -> str | None:
     """What the two first encode differently, in words; None where they agree on all probes and end
     tokens."""
-    for text in probes:
+    for text in _PROBES:
         try:
             ours = tokenizer.encode(text, add_special=False)
         except ValidationError as error:
@@ -196,6 +210,10 @@ def first_difference(
         models = vocabulary.encode(text, add_special=False)
         if ours != models:
             return _describe(text, _Side(tokenizer, ours), _Side(vocabulary, models))
+    return _end_difference(tokenizer, vocabulary)
+
+
+def _end_difference(tokenizer: HubTokenizer, vocabulary: ModelVocabulary) -> str | None:
     for ending in (vocabulary.eos_text, vocabulary.eot_text):
         if ending:
             expected = vocabulary.encode(ending, add_special=False)
