@@ -220,7 +220,6 @@ def test_command_line_wins_over_environment(
         (["--api-key", ""], "'--api-key': expected a text that is not empty."),
         (["--api-key-file", "/absent"], "'--api-key-file': File '/absent' does not exist."),
         (["--api-key-file", "/"], "'--api-key-file': File '/' is a directory."),
-        (["--api-key-file", "/absent"], "'--api-key-file': File '/absent' does not exist."),
         (["--chat-template", "absent"], "--chat-template: cannot read the file 'absent'"),
         (["--no-such-option"], "No such option '--no-such-option'."),
         (["--use-mmap=true"], "Option '--use-mmap' does not take a value."),
