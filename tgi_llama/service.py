@@ -154,6 +154,7 @@ def _settings(
 ) -> Settings:
     return Settings(
         model_id=files.model_id,
+        model_sha=files.commit,
         version=importlib.metadata.version("tgi_llama"),
         limits=_limits(config),
         max_concurrent_requests=config.max_concurrent_requests,

@@ -37,10 +37,12 @@ def hub_environment(
     return environment | {"HF_ENDPOINT": fake_hub.url, "HF_HOME": str(tmp_path / "hf")}
 
 
-async def answer(url: str) -> str:
+async def answer(url: str, commit: str | None = None) -> str:
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         response = await client.post("/v1/chat/completions", json=QUESTION)
-        assert (await client.get("/info")).json()["model_id"] == "org/name"
+        info = (await client.get("/info")).json()
+    assert info["model_id"] == "org/name"
+    assert info["model_sha"] == commit
     return str(response.json()["choices"][0]["message"]["content"])
 
 
@@ -49,28 +51,28 @@ async def test_server_fetches_its_model_and_serves_it_again_offline(
 ) -> None:
     gguf = (MODEL / "model.gguf").read_bytes()
     repository = {"a-Q8_0.gguf": gguf, "a-F16.gguf": b"not asked for", **files(*SIDE_FILES)}
-    fake_hub.add("org/name", repository, is_gated=True)
+    commit = fake_hub.add("org/name", repository, is_gated=True)
     variables = hub_environment | {"HF_TOKEN": TOKEN}
 
     async with tgi_llama("--model-id", "org/name:q8_0", environment=variables) as server:
-        assert "19" in await answer(server.url)
+        assert "19" in await answer(server.url, commit)
         assert TOKEN not in server.output
         assert await server.stop() == 0
     fake_hub.seen.clear()
     offline = hub_environment | {"HF_HUB_OFFLINE": "1"}
     async with tgi_llama("--model-id", "org/name", environment=offline) as server:
-        assert "19" in await answer(server.url)
+        assert "19" in await answer(server.url, commit)
     assert fake_hub.seen == []
 
 
 async def test_server_takes_the_tokenizer_of_the_hub_for_a_file_here(
     hub_environment: dict[str, str], fake_hub: FakeHub
 ) -> None:
-    fake_hub.add("org/name", files(*SIDE_FILES) | {"model.safetensors": b"not needed"})
+    commit = fake_hub.add("org/name", files(*SIDE_FILES) | {"model.safetensors": b"not needed"})
     options = ("--model-id", "org/name", "--model-gguf", str(MODEL / "model.gguf"))
 
     async with tgi_llama(*options, environment=hub_environment) as server:
-        assert "19" in await answer(server.url)
+        assert "19" in await answer(server.url, commit)
     assert len(fake_hub.requests("head")) == len(SIDE_FILES)
     assert not fake_hub.requests("head", "safetensors")
 
@@ -131,7 +133,8 @@ async def test_wrong_model_is_one_line_and_status_2(
 async def test_hypercorn_fetches_the_model_in_its_lifespan(
     hub_environment: dict[str, str], fake_hub: FakeHub
 ) -> None:
-    fake_hub.add("org/name", {"a.gguf": (MODEL / "model.gguf").read_bytes()} | files(*SIDE_FILES))
+    gguf = (MODEL / "model.gguf").read_bytes()
+    commit = fake_hub.add("org/name", {"a.gguf": gguf} | files(*SIDE_FILES))
     variables = hub_environment | {"MODEL_ID": "org/name", "JSON_OUTPUT": "true"}
     command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-w", "0", "-b", "127.0.0.1:0"]
 
@@ -140,6 +143,6 @@ async def test_hypercorn_fetches_the_model_in_its_lifespan(
         environment=variables,
         listening=r"Running on http://127\.0\.0\.1:(\d+)",
     ) as server:
-        assert "19" in await answer(server.url)
+        assert "19" in await answer(server.url, commit)
         messages = [json.loads(line)["message"] for line in server.lines if line[:1] == "{"]
         assert any(message.startswith("downloading 4 files (") for message in messages)

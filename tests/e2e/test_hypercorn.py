@@ -60,12 +60,28 @@ async def test_hypercorn_with_a_bad_variable_ends_with_its_name(
     with trio.fail_after(60):
         done = await trio.run_process(
             command,
+            env={**environment, "API_KEY_FILE": "no-such-file"},
+            check=False,
+            capture_stdout=True,
+            capture_stderr=True,
+        )
+    assert b"API_KEY_FILE" in done.stdout + done.stderr
+    assert done.returncode == 1
+
+
+async def test_hypercorn_without_its_model_ends_with_one_line_about_it(
+    environment: dict[str, str],
+) -> None:
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            [*COMMAND, *IN_PROCESS],
             env={**environment, "MODEL_GGUF": "no-such-file.gguf"},
             check=False,
             capture_stdout=True,
             capture_stderr=True,
         )
-    assert b"MODEL_GGUF" in done.stdout + done.stderr
+    line = b"--model-gguf: cannot read the file 'no-such-file.gguf': No such file or directory"
+    assert done.stdout.count(line) == 1
     assert done.returncode == 1
 
 

@@ -61,6 +61,7 @@ class Fault:
     """None: for ever."""
     status: int | None = None
     """Answer this instead."""
+    body: bytes = b"the fault on order"
     headers: Mapping[str, str] = attrs.field(factory=dict)
     cut_after: int | None = None
     """Close the connection after so many bytes of the body."""
@@ -68,6 +69,8 @@ class Fault:
     """Send nothing more after so many bytes, until the hub closes."""
     is_corrupt: bool = False
     """Send other bytes of the same number."""
+    extra: bytes = b""
+    """Send these at the end too."""
     ignores_range: bool = False
     """Send all of it whatever part was asked for."""
 
@@ -220,6 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = blob.content
         if fault is not None and fault.is_corrupt:
             content = bytes(each ^ 0xFF for each in content)
+        content += fault.extra if fault is not None else b""
         wanted = self.headers.get("Range")
         if wanted is None or (fault is not None and fault.ignores_range):
             self.send_response(200)
@@ -250,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
     def is_refused(self, fault: Fault | None) -> bool:
         if fault is None or fault.status is None:
             return False
-        self.answer(fault.status, b"the fault on order", fault.headers)
+        self.answer(fault.status, fault.body, fault.headers)
         return True
 
 

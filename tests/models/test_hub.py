@@ -275,6 +275,29 @@ def test_offline_with_a_part_of_the_files_names_the_others(make_hub: MakeHub) ->
         make_hub(is_offline=True).fetch("org/name", ["a.gguf", "b.gguf"])
 
 
+@pytest.mark.usefixtures("commit")
+@pytest.mark.parametrize("content", ["", "0" * 40])
+def test_name_of_a_revision_that_leads_nowhere_is_no_cache(make_hub: MakeHub, content: str) -> None:
+    folder = make_hub().fetch("org/name", ["a.gguf"])
+    (folder.parents[1] / "refs" / "main").write_text(content)
+
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
+        make_hub(is_offline=True).list_files("org/name")
+
+
+@pytest.mark.usefixtures("commit")
+def test_cache_that_takes_no_name_of_a_revision_serves_all_the_same(
+    make_hub: MakeHub, tmp_path: Path
+) -> None:
+    repository = tmp_path / "cache" / "models--org--name"
+    repository.mkdir(parents=True)
+    (repository / "refs").write_text("a file where the folder should be")
+
+    folder = make_hub().fetch("org/name", ["a.gguf"])
+
+    assert (folder / "a.gguf").read_bytes() == GGUF
+
+
 def _not_there(_: FakeHub) -> dict[str, object]:
     return {"endpoint": "http://127.0.0.1:9"}  # the discard port: nobody listens
 
@@ -338,3 +361,11 @@ def test_hub_that_goes_on_failing_raises(
         make_hub(n_tries=3).list_files("org/name")
     assert pauses == [1, 2]
     assert len(fake_hub.seen) == 3
+
+
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b"[]", b"{}", b'"text"', b"null"])
+def test_answer_of_something_else_raises(make_hub: MakeHub, fake_hub: FakeHub, body: bytes) -> None:
+    fake_hub.fail("api", status=200, body=body, times=None)
+
+    with pytest.raises(StartError, match=r"^--model-id: "):
+        make_hub().list_files("org/name")

@@ -92,6 +92,7 @@ def test_only_the_needed_files_are_fetched(
         gguf=found.tokenizer_folder / "a-Q4_0.gguf",
         tokenizer_folder=found.tokenizer_folder,
         model_id="org/name",
+        commit=commit,
     )
     assert _files_in(found.tokenizer_folder) == {"a-Q4_0.gguf", *SIDE_FILES}
 
@@ -185,11 +186,11 @@ def gguf(tmp_path: Path) -> Path:
 def test_file_here_and_hub_model_fetches_the_small_files_only(
     fake_hub: FakeHub, config: Callable[..., Config], gguf: Path
 ) -> None:
-    fake_hub.add("org/name", SIDE_FILES | OTHERS | WEIGHTS)
+    commit = fake_hub.add("org/name", SIDE_FILES | OTHERS | WEIGHTS)
 
     found = resolve_model(config(model_id="org/name", model_gguf=str(gguf)))
 
-    assert (found.gguf, found.model_id) == (gguf, "org/name")
+    assert (found.gguf, found.model_id, found.commit) == (gguf, "org/name", commit)
     assert _files_in(found.tokenizer_folder) == set(SIDE_FILES)
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from fakes.hub import FakeHub
 from huggingface_hub import constants
@@ -211,11 +212,83 @@ def test_leftover_of_full_size_or_more_is_not_trusted(
     assert (folder / "a.gguf").read_bytes() == GGUF
 
 
-def test_server_that_is_no_hub_raises(make_hub: MakeHub, fake_hub: FakeHub) -> None:
-    fake_hub.fail("head", status=200, times=None)
+def test_more_bytes_than_announced_are_fetched_again(make_hub: MakeHub, fake_hub: FakeHub) -> None:
+    fake_hub.fail("cdn", extra=b"more")
 
-    with pytest.raises(StartError):
+    folder = make_hub().fetch("org/name", ["a.gguf"])
+
+    assert (folder / "a.gguf").read_bytes() == GGUF
+
+
+def _announce(fake_hub: FakeHub, commit: str, etag: str) -> None:
+    size = str(len(CONFIG))
+    headers = {"ETag": etag, "Content-Length": size, "X-Repo-Commit": commit}
+    fake_hub.fail("head", path="config.json", status=200, headers=headers, times=None)
+
+
+def test_etag_that_is_no_hash_leaves_the_size_to_check(
+    make_hub: MakeHub, fake_hub: FakeHub, commit: str
+) -> None:
+    _announce(fake_hub, commit, '"a-mirror"')
+
+    folder = make_hub().fetch("org/name", ["config.json"])
+
+    assert (folder / "config.json").resolve().name == "a-mirror"
+
+
+@pytest.mark.parametrize("etag", ['"../../a"', ""])
+def test_etag_that_cannot_be_a_name_raises(
+    make_hub: MakeHub, fake_hub: FakeHub, commit: str, etag: str
+) -> None:
+    _announce(fake_hub, commit, etag)
+
+    with pytest.raises(StartError, match=r"^--model-id: .* is not a hub"):
         make_hub(n_tries=1).fetch("org/name", ["config.json"])
+
+
+# Files that the hub serves in its own protocol only
+
+
+@pytest.fixture
+def own_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands for hf_xet: what it fetches arrives, though not by its protocol, and unchecked."""
+    real = huggingface_hub.hf_hub_download
+
+    def download(*arguments: object, **options: object) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", 1 << 40)
+            return real(*arguments, **options)
+
+    monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", MIB)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+
+
+@pytest.mark.usefixtures("own_protocol")
+def test_huge_file_is_left_to_the_library(make_hub: MakeHub) -> None:
+    folder = make_hub().fetch("org/name", ["a.gguf", "config.json"])
+
+    assert (folder / "a.gguf").read_bytes() == GGUF
+
+
+@pytest.mark.usefixtures("own_protocol")
+def test_huge_file_with_wrong_bytes_is_thrown_away(
+    make_hub: MakeHub, fake_hub: FakeHub, repository: Path
+) -> None:
+    fake_hub.fail("cdn", is_corrupt=True, times=None)
+
+    with pytest.raises(StartError, match=r"the bytes of 'a\.gguf' do not have the hash"):
+        make_hub().fetch("org/name", ["a.gguf"])
+    assert list(repository.rglob("*.gguf")) == []
+    assert not [path for path in repository.glob("blobs/*") if path.is_file()]
+
+
+def test_huge_file_without_that_protocol_raises(
+    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", MIB)
+
+    with pytest.raises(StartError, match=r"^--model-id: 'a\.gguf': .*too large.*hf_xet"):
+        make_hub().fetch("org/name", ["a.gguf"])
 
 
 # The disk

@@ -48,6 +48,8 @@ class ModelFiles:
     """Where tokenizer.json and the chat template may be; None: the GGUF's own are used."""
     model_id: str
     """The name to report to clients."""
+    commit: str | None = None
+    """Of the hub's repository that files are of."""
 
 
 def resolve_model(config: Config, *, checkpoint: Callable[[], None] = lambda: None) -> ModelFiles:
@@ -66,7 +68,8 @@ def resolve_model(config: Config, *, checkpoint: Callable[[], None] = lambda: No
         from . import hub_model  # not at the top: huggingface_hub takes a while to import
 
         found = hub_model.fetch_model(config, source, checkpoint)
-        return _checked(found.gguf, found.folder, source.repo_id, option="--model-id")
+        files = _checked(found.gguf, found.folder, source.repo_id, option="--model-id")
+        return attrs.evolve(files, commit=found.commit)
     if isinstance(source, LocalFolder):
         return _in_folder(config, source.path)
     if config.model_id is None:
@@ -106,6 +109,7 @@ def _given_file(
     path = _first_part(path)
     model_id = config.model_id
     folder = source.path if isinstance(source, LocalFolder) else None
+    commit = None
     if isinstance(source, HubModel):
         if source.quantization is not None:
             raise ConfigError(
@@ -115,10 +119,13 @@ def _given_file(
         if source.has_owner:  # others are names to report, as people write them
             from . import hub_model
 
-            folder = hub_model.fetch_side_files(config, source, checkpoint)
+            side_files = hub_model.fetch_side_files(config, source, checkpoint)
+            if side_files is not None:
+                folder, commit = side_files.folder, side_files.commit
     split = choice.split_name(path.name)
     stem = split.prefix if split else path.stem
-    return _checked(path, folder, model_id or stem, option="--model-gguf")
+    files = _checked(path, folder, model_id or stem, option="--model-gguf")
+    return attrs.evolve(files, commit=commit)
 
 
 def _first_part(path: Path) -> Path:

@@ -148,17 +148,23 @@ class Hub:
             option=self.option,
             has_token=self.token is not None,
         )
-        info = hub_errors.with_retries(
-            lambda: api.model_info(
-                repo_id,
-                revision=revision,
-                files_metadata=True,
-                timeout=constants.HF_HUB_ETAG_TIMEOUT,
-            ),
-            subject,
-            n_tries=self.n_tries,
-            pause=self.pause,
-        )
+        try:
+            info = hub_errors.with_retries(
+                lambda: api.model_info(
+                    repo_id,
+                    revision=revision,
+                    files_metadata=True,
+                    timeout=constants.HF_HUB_ETAG_TIMEOUT,
+                ),
+                subject,
+                n_tries=self.n_tries,
+                pause=self.pause,
+            )
+        except (ValueError, LookupError, TypeError) as error:  # an answer of another form
+            raise StartError(
+                f"{self.option}: {self.endpoint} did not answer as a hub does; HF_ENDPOINT and the"
+                " settings of a proxy say where it is"
+            ) from error
         if info.sha is None:
             raise StartError(f"{self.option}: the hub at {self.endpoint} told no commit")
         files = [
@@ -180,7 +186,7 @@ class Hub:
         reference = repository / "refs" / revision
         commit = reference.read_text().strip() if reference.is_file() else revision
         folder = repository / "snapshots" / commit
-        if not folder.is_dir():
+        if not commit or not folder.is_dir():
             return None
         found = (path for path in sorted(folder.rglob("*")) if path.is_file())
         files = [
@@ -195,7 +201,9 @@ class Hub:
             return
         try:
             reference.parent.mkdir(parents=True, exist_ok=True)
-            reference.write_text(commit)
+            partial = reference.with_name(f"{reference.name}.{os.getpid()}.incomplete")
+            partial.write_text(commit)
+            partial.replace(reference)
         except OSError as error:  # a cache that may only be read serves as well
             _log.debug("cannot write %s: %s", reference, error)
 

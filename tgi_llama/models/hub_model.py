@@ -37,10 +37,17 @@ _WEIGHTS = ("model*.safetensors", "*.safetensors")
 
 
 @attrs.frozen(kw_only=True)
+class SideFiles:
+    folder: Path
+    commit: str
+
+
+@attrs.frozen(kw_only=True)
 class Found:
     gguf: Path
     folder: Path
     """With the side files."""
+    commit: str
 
 
 def fetch_model(config: Config, source: HubModel, checkpoint: Callable[[], None]) -> Found:
@@ -53,18 +60,20 @@ def fetch_model(config: Config, source: HubModel, checkpoint: Callable[[], None]
         return _converted(config, source, hub, listing)
     names = [*model.names, *_matching(listing, _SIDE_FILES)]
     folder = hub.fetch(source.repo_id, names, config.revision)
-    return Found(gguf=folder / model.names[0], folder=folder)
+    return Found(gguf=folder / model.names[0], folder=folder, commit=listing.commit)
 
 
 def fetch_side_files(
     config: Config, source: HubModel, checkpoint: Callable[[], None]
-) -> Path | None:
-    """A folder with the tokenizer and the chat template of a model whose GGUF file is here already.
+) -> SideFiles | None:
+    """The tokenizer and the chat template of a model whose GGUF file is on this machine already.
     None, after a warning, where they cannot be had: the GGUF file has its own."""
     hub = Hub.from_environment(checkpoint=checkpoint, n_tries=1)
     try:
         listing = hub.list_files(source.repo_id, config.revision)
-        return hub.fetch(source.repo_id, _matching(listing, _SIDE_FILES), config.revision)
+        names = _matching(listing, _SIDE_FILES)
+        folder = hub.fetch(source.repo_id, names, config.revision)
+        return SideFiles(folder=folder, commit=listing.commit)
     except (ConfigError, StartError) as error:
         _log.warning("%s; the tokenizer and the chat template of the GGUF file are used", error)
         return None
@@ -93,7 +102,8 @@ def _converted(config: Config, source: HubModel, hub: Hub, listing: Listing) -> 
     key = conversion.ConversionKey(source.repo_id, listing.commit, config.quantize)
     gguf = conversion.find_converted(key, config.model_cache)
     if gguf is not None:
-        return Found(gguf=gguf, folder=hub.fetch(source.repo_id, side_files, config.revision))
+        folder = hub.fetch(source.repo_id, side_files, config.revision)
+        return Found(gguf=gguf, folder=folder, commit=listing.commit)
     names = [*side_files, *_checkpoint_files(config, source, listing)]
     # Whether it can be converted is known before gigabytes arrive.
     converter.find_converter(
@@ -111,7 +121,7 @@ def _converted(config: Config, source: HubModel, hub: Hub, listing: Listing) -> 
         python=config.converter_python,
         trust_remote_code=config.trust_remote_code,
     )
-    return Found(gguf=gguf, folder=folder)
+    return Found(gguf=gguf, folder=folder, commit=listing.commit)
 
 
 def _checkpoint_files(config: Config, source: HubModel, listing: Listing) -> list[str]:

@@ -23,7 +23,6 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import HfFileMetadata, http_get
 from huggingface_hub.utils import (
     WeakFileLock,
-    are_progress_bars_disabled,
     build_hf_headers,
     disable_progress_bars,
 )
@@ -48,11 +47,14 @@ _FILE_NAME = re.compile(r"[\w.-]+")
 def prepare_library() -> None:
     """Sets huggingface_hub up for this process: its bars would stand beside ours, and it hands out
     10 MB at a time, which is what a broken connection loses and how seldom progress is seen. Its
-    own log goes the way of all logs, not to standard error as well."""
+    own log goes the way of all logs, not to standard error as well. hf_transfer, which releases
+    before 1 can use, cannot resume."""
     constants.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES
     logging.getLogger("huggingface_hub").handlers.clear()
-    if not are_progress_bars_disabled("huggingface_hub.http_get"):
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:  # else the user's variable wins
         disable_progress_bars("huggingface_hub.http_get")
+    if hasattr(constants, "HF_HUB_ENABLE_HF_TRANSFER"):
+        constants.HF_HUB_ENABLE_HF_TRANSFER = False
 
 
 @attrs.frozen(kw_only=True)

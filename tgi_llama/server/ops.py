@@ -33,6 +33,7 @@ class OpsRoutes:
         limits = settings.limits
         return Info(
             model_id=settings.model_id,
+            model_sha=settings.model_sha,
             max_concurrent_requests=settings.max_concurrent_requests,
             max_best_of=limits.max_best_of,
             max_stop_sequences=limits.max_stop_sequences,

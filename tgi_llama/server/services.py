@@ -34,6 +34,8 @@ class Settings:
     """Value of ``x-compute-type``."""
     tool_format: str | None = None
     """The name of the model's turn format."""
+    model_sha: str | None = None
+    """The commit on the hub that the model's files are of."""
     docker_label: str | None = None
     """How the container image names its build, where there is one."""
     keep_alive_s: float = 15.0
