@@ -2,8 +2,8 @@
 chroot isolation, on a base image made by debootstrap.
 
 Registries are reached as this machine is set up to: debootstrap's mirror is TEST_CONTAINER_MIRROR,
-and what ``pip config list`` says goes into the build as a mounted file, never into a layer. A
-folder TEST_CONTAINER_WHEELS with a wheel of llama-cpp-python saves compiling it. As a program it
+if that is set, and what ``pip config list`` says goes into the build as a mounted file, never into
+a layer. A folder TEST_CONTAINER_WHEELS with a wheel of llama-cpp-python saves compiling it. As a program it
 builds and says what came out, with build arguments:
 ``python tests/container/image_build.py [NAME=VALUE ...]``.
 """
@@ -86,9 +86,16 @@ def make_base_image(buildah: Buildah) -> None:
         return
     root = buildah.folder / "rootfs"
     if not (root / "etc/debian_version").exists():
-        mirror = os.environ.get("TEST_CONTAINER_MIRROR", "http://deb.debian.org/debian")
+        mirror = os.environ.get("TEST_CONTAINER_MIRROR")
         subprocess.run(
-            ["debootstrap", "--variant=minbase", "bookworm", str(root), mirror], check=True
+            [
+                "debootstrap",
+                "--variant=minbase",
+                "bookworm",
+                str(root),
+                *([mirror] if mirror else []),
+            ],
+            check=True,
         )
     container = buildah.run("from", "scratch")
     copied = buildah.run("mount", container)
@@ -117,7 +124,6 @@ def build(
         # buildah 1.28 finds out which stages are needed before it reads the defaults of arguments.
         "llamacpp_cuda": "OFF",
         "with_converter": "ON",
-        "TORCH_INDEX_URL": "",
         **arguments,
     }
     options = [f"--build-arg={name}={value}" for name, value in given.items()]
