@@ -48,7 +48,8 @@ def main(checkpoint: Path, folder: Path) -> None:
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     asked = json.loads((checkpoint / "expected.json").read_text())
-    expected = expectations(model.eval(), [(each["text"], each["ids"]) for each in asked])
+    ends = set(json.loads((checkpoint / "ends.json").read_text()))
+    expected = expectations(model.eval(), [(each["text"], each["ids"]) for each in asked], ends)
     (folder / "expected.json").write_text(json.dumps(expected))
 
 

@@ -1,9 +1,9 @@
 """Makes tiny models with random weights, and computes in single precision what they say.
 
 Run by a Python of its own, with torch and transformers, as ``reference.py FOLDER VOCABULARIES
-TEXT [NAME ...]``. For each architecture FOLDER gets a checkpoint as people publish them and
-``expected.json``: for each prompt its ids and their logprobs, and the same of what follows
-greedily.
+TEXT [NAME ...]``. For each architecture FOLDER gets a checkpoint as people publish them,
+``ends.json``, the ids that end a generation, and ``expected.json``: for each prompt its ids and
+their logprobs, and the same of what follows greedily.
 
 * Weights are numbers that float16 can hold, so a file in f16 has the same ones as a file in f32,
   and what differs is computation alone.
@@ -99,6 +99,7 @@ def main(folder: Path, vocabularies: Path, text: Path, names: list[str]) -> None
         pairs = [(prompt, encode(prompt)) for prompt in prompts(text)]
         expected = expectations(model, [pair for pair in pairs if len(pair[1]) >= N_LEAST], ends)
         (place / "expected.json").write_text(json.dumps(expected))
+        (place / "ends.json").write_text(json.dumps(sorted(ends)))
         print(name, f"{len(expected)} prompts", flush=True)  # noqa: T201
 
 
