@@ -3,8 +3,8 @@ chroot isolation, on a base image made by debootstrap.
 
 Registries are reached as this machine is set up to: debootstrap's mirror is TEST_CONTAINER_MIRROR,
 if that is set, and what ``pip config list`` says goes into the build as a mounted file, never into
-a layer. A folder TEST_CONTAINER_WHEELS with a wheel of llama-cpp-python saves compiling it. As a program it
-builds and says what came out, with build arguments:
+a layer. A folder TEST_CONTAINER_WHEELS with a wheel of llama-cpp-python saves compiling it. As a
+program it builds and says what came out, with build arguments:
 ``python tests/container/image_build.py [NAME=VALUE ...]``.
 """
 
