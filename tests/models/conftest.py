@@ -1,4 +1,6 @@
+import gc
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +9,24 @@ from fakes.hub import FakeHub, running_hub
 
 from tgi_llama.models.hub import Hub
 from tgi_llama.models.hub_errors import Patience
+
+_DROPPED = "ignore:unclosed <socket:ResourceWarning"
+"""huggingface_hub drops the connections of transfers that broke, and the garbage collection closes
+them: at any time, so maybe in a test that has nothing to do with it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and "fake_hub" in item.fixturenames:
+            item.add_marker(pytest.mark.filterwarnings(_DROPPED))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dropped_connections() -> Iterator[None]:
+    """None are left to other modules."""
+    yield
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
 
 
 @pytest.fixture
