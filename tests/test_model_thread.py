@@ -4,7 +4,6 @@ import contextlib
 from pathlib import Path
 
 from tgi_llama.config import Config
-from tgi_llama.engine.kv_cache import plan_kv
 from tgi_llama.model_thread import ModelThread
 from tgi_llama.models.files import ModelFiles
 
@@ -32,9 +31,8 @@ class Leaving(ModelThread):
 
 
 def test_abort_while_the_decode_thread_ends_is_no_error() -> None:
-    plan = plan_kv(layout="streams", n_slots=1, cells_per_sequence=64, n_cells=64)
     files = ModelFiles(model_id="m", gguf=Path("m.gguf"), tokenizer_folder=Path())
-    thread = Leaving(Config(), files, plan, contextlib.ExitStack())
+    thread = Leaving(Config(), files, contextlib.ExitStack())
     runner = StubRunner()
     thread.seen = [runner, None]
     thread.abort()

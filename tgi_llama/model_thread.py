@@ -17,6 +17,7 @@ from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.generation import ModelDescription
 from tgi_llama.host_memory import available_bytes
 from tgi_llama.llama.backend import start_backend
+from tgi_llama.llama.context_params import kv_plan
 from tgi_llama.llama.grammar_vocab import GrammarVocabulary, read_grammar_vocabulary
 from tgi_llama.llama.model import Model
 from tgi_llama.llama.runner import LlamaRunner, open_runner
@@ -40,10 +41,11 @@ class ModelThread:
 
     config: Config
     files: ModelFiles
-    plan: KvPlan
     resources: contextlib.ExitStack
     adapters: Sequence[Path] = ()
     """Files of LoRA adapters that are to be loaded, which need memory as well."""
+    plan: KvPlan = attrs.field(init=False)
+    """The one that the options ask for."""
     model: Model = attrs.field(init=False)
     vocab: Vocab = attrs.field(init=False)
     description: ModelDescription = attrs.field(init=False)
@@ -52,6 +54,9 @@ class ModelThread:
     grammar_vocabulary: "Future[GrammarVocabulary] | None" = attrs.field(default=None, init=False)
     """Read on a thread of its own while the context is made, which computes without Python."""
     _runner: LlamaRunner | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.plan = kv_plan(self.config)
 
     def abort(self) -> None:
         """Cuts the running decode short, for the end. Any thread."""

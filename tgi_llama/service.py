@@ -18,10 +18,16 @@ from tgi_llama.adapters import Adapters
 from tgi_llama.admission import Admission, ValidationWorkers
 from tgi_llama.config import Config
 from tgi_llama.engine.engine import Engine
-from tgi_llama.engine.kv_cache import plan_kv
+from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.generation import ModelDescription
 from tgi_llama.metrics import MetricLimits, Metrics
-from tgi_llama.model_text import load_grammars, load_templates, load_text, make_constraints
+from tgi_llama.model_text import (
+    ModelText,
+    load_grammars,
+    load_templates,
+    load_text,
+    make_constraints,
+)
 from tgi_llama.model_thread import ModelThread
 from tgi_llama.models.adapters import AdapterSources, fetch_from_hub
 from tgi_llama.models.files import ModelFiles, resolve_model
@@ -30,7 +36,7 @@ from tgi_llama.server.services import Services, Settings
 from tgi_llama.text.template_files import GgufTemplates
 from tgi_llama.turns.detection import turn_format
 from tgi_llama.validation.constraints import Constraints
-from tgi_llama.validation.prompts import ParseSpecial
+from tgi_llama.validation.prompts import ParseSpecial, Vocabulary
 from tgi_llama.validation.rules import Limits
 from tgi_llama.validation.validator import Validator
 
@@ -80,23 +86,10 @@ async def run_service(
         config, partial(fetch_from_hub, checkpoint=trio.from_thread.check_cancelled)
     )
     adapter_files = await trio.to_thread.run_sync(sources.first, abandon_on_cancel=True)
-    plan = plan_kv(
-        layout=config.kv_layout,
-        n_slots=config.max_batch_size,
-        cells_per_sequence=config.max_total_tokens,
-        n_cells=config.max_batch_total_tokens,
-    )
-    metrics = Metrics(
-        MetricLimits(
-            max_input_tokens=config.max_input_tokens,
-            max_total_tokens=config.max_total_tokens,
-            n_cells=plan.n_cells,
-            n_slots=plan.n_slots,
-        )
-    )
     with contextlib.ExitStack() as resources:
         adapter_paths = tuple(file.path for file in adapter_files)
-        thread = ModelThread(config, files, plan, resources, adapter_paths)
+        thread = ModelThread(config, files, resources, adapter_paths)
+        metrics = _metrics(config, thread.plan)
         engine = Engine(
             thread, observe_step=metrics.record_step, observe_delivery=metrics.record_delivery
         )
@@ -120,14 +113,8 @@ async def run_service(
                     Services(
                         settings=_settings(config, files, thread.description, constraints),
                         admission=admission,
-                        validator=Validator(
-                            _limits(config),
-                            text.tokenizer,
-                            text.templates,
-                            vocabulary=thread.vocab,
-                            constraints=constraints,
-                            adapters=lambda: adapters.ids,
-                            parse_special_tokens=ParseSpecial(config.parse_special_tokens),
+                        validator=_validator(
+                            config, text, thread.vocab, constraints=constraints, adapters=adapters
                         ),
                         adapters=adapters,
                         tokenizer=text.tokenizer,
@@ -152,6 +139,36 @@ async def run_service(
                     )
                 )
                 await trio.sleep_forever()
+
+
+def _metrics(config: Config, plan: KvPlan) -> Metrics:
+    return Metrics(
+        MetricLimits(
+            max_input_tokens=config.max_input_tokens,
+            max_total_tokens=config.max_total_tokens,
+            n_cells=plan.n_cells,
+            n_slots=plan.n_slots,
+        )
+    )
+
+
+def _validator(
+    config: Config,
+    text: ModelText,
+    vocabulary: Vocabulary,
+    *,
+    constraints: Constraints,
+    adapters: Adapters,
+) -> Validator:
+    return Validator(
+        _limits(config),
+        text.tokenizer,
+        text.templates,
+        vocabulary=vocabulary,
+        constraints=constraints,
+        adapters=lambda: adapters.ids,
+        parse_special_tokens=ParseSpecial(config.parse_special_tokens),
+    )
 
 
 def _limits(config: Config) -> Limits:

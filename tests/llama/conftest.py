@@ -13,6 +13,25 @@ from tgi_llama.text.hub_tokenizer import HubTokenizer
 
 PHI_3_TEXT = {"<unk>", "<s>", "<|endoftext|>"}
 VOCAB_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "vocab"
+NAMES = ("deepseek-coder", "gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2")
+
+
+def vectors(name: str) -> list[tuple[str, list[int]]]:
+    """Texts and the ids they must give."""
+    base = VOCAB_FOLDER / f"ggml-vocab-{name}.gguf"
+    texts = Path(f"{base}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
+    lines = Path(f"{base}.out").read_text().split("\n")
+    return [(text, [int(i) for i in line.split()]) for text, line in zip(texts, lines, strict=True)]
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def vocab(name: str, open_vocab: Callable[[str], Vocab]) -> Vocab:
+    return open_vocab(name)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,7 @@ from tgi_llama.text.detokenizer import Detokenizer
 from tgi_llama.text.hub_tokenizer import HubTokenizer
 from tgi_llama.text.tokenizer_choice import GgufRules, first_difference, load_tokenizer
 
-from .conftest import VOCAB_FOLDER
-from .test_vocab import NAMES, vectors
+from .conftest import NAMES, VOCAB_FOLDER, vectors
 
 OpenVocab = Callable[[str], Vocab]
 OpenHub = Callable[[str], HubTokenizer]
@@ -24,11 +23,6 @@ OpenHub = Callable[[str], HubTokenizer]
 SPM = ("llama-spm", "phi-3")
 LATIN = [chr(one) for one in range(0x20, 0x100)]
 HARD = ["\u0301", "\u00e9", "e\u0301", "\u200d", "\ufe0f", "\U0001f999", "\u4e2d", "\u0928\u092e"]
-
-
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 # Without control tokens

@@ -13,21 +13,11 @@ from tgi_llama.text.hub_tokenizer import HubTokenizer
 from tgi_llama.text.spellings import Span
 from tgi_llama.text.tokenizer import Tokenizer
 
+from .conftest import NAMES, vectors
 from .test_hub_tokenizers import SPM
-from .test_vocab import NAMES, vectors
 
 OpenVocab = Callable[[str], Vocab]
 OpenHub = Callable[[str], HubTokenizer]
-
-
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def vocab(name: str, open_vocab: OpenVocab) -> Vocab:
-    return open_vocab(name)
 
 
 @pytest.fixture(params=["vocabulary", "tokenizer.json"])

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -13,28 +12,9 @@ from tgi_llama.llama.vocab import Vocab
 from tgi_llama.text.detokenizer import Detokenizer
 from tgi_llama.text.tokenizer import ModelVocabulary
 
+from .conftest import vectors
+
 OpenVocab = Callable[[str], Vocab]
-
-NAMES = ("deepseek-coder", "gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2")
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "vocab"
-
-
-def vectors(name: str) -> list[tuple[str, list[int]]]:
-    """Texts and the ids they must give."""
-    base = FOLDER / f"ggml-vocab-{name}.gguf"
-    texts = Path(f"{base}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
-    lines = Path(f"{base}.out").read_text().split("\n")
-    return [(text, [int(i) for i in line.split()]) for text, line in zip(texts, lines, strict=True)]
-
-
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def vocab(name: str, open_vocab: OpenVocab) -> Vocab:
-    return open_vocab(name)
 
 
 def spans(vocab: Vocab, text: str, *, add_special: bool = True) -> list[str]:

@@ -10,8 +10,8 @@ from fakes.tiny_models import write_tiny_model
 
 import tgi_llama.builtin
 from tgi_llama.config import Config
-from tgi_llama.engine.kv_cache import plan_kv
 from tgi_llama.llama.backend import NativeLog, start_backend
+from tgi_llama.llama.context_params import kv_plan
 from tgi_llama.llama.model import Model
 from tgi_llama.llama.runner import open_runner
 from tgi_llama.llama.vocab import Vocab
@@ -38,12 +38,7 @@ def load(native_log: NativeLog, gguf: Path) -> Load:
         # One thread: with two, a tiny model spends its time waiting where something else runs too.
         defaults = {"n_threads": 1, "max_batch_size": 4, "max_total_tokens": 512}
         config = Config(**({"max_input_tokens": 256} | defaults | options))  # type: ignore[arg-type]
-        plan = plan_kv(
-            layout=config.kv_layout,
-            n_slots=config.max_batch_size,
-            cells_per_sequence=config.max_total_tokens,
-            n_cells=config.max_batch_total_tokens,
-        )
+        plan = kv_plan(config)
         with (
             Model(path, config, native_log, lambda _fraction: True) as model,
             open_runner(model, config, plan=plan, log=native_log) as runner,

@@ -18,11 +18,11 @@ from fakes.native import Loaded
 from fakes.tiny_models import TINY_MODELS, write_tiny_model
 
 from tgi_llama.config import Config
-from tgi_llama.engine.kv_cache import KvPlan, plan_kv
 from tgi_llama.engine.model_runner import Batch, Logits, Run, SlotId
 from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.generation import AdapterId
 from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.context_params import kv_plan
 from tgi_llama.llama.devices import DeviceKind, backends, devices, usable_gpus
 from tgi_llama.llama.memory_needs import MemoryNeeds
 from tgi_llama.llama.model import Model, model_params
@@ -39,15 +39,6 @@ _N_LAYERS = 7
 def _config(**options: object) -> Config:
     defaults = {"n_threads": 1, "max_batch_size": 2, "max_total_tokens": 512}
     return Config(**({"max_input_tokens": 256} | defaults | options))  # type: ignore[arg-type]
-
-
-def _plan(config: Config) -> KvPlan:
-    return plan_kv(
-        layout=config.kv_layout,
-        n_slots=config.max_batch_size,
-        cells_per_sequence=config.max_total_tokens,
-        n_cells=config.max_batch_total_tokens,
-    )
 
 
 def _cards(*mib: float) -> list[FakeGpu]:
@@ -80,11 +71,11 @@ def _loaded(
     """As the server loads it, without the adapters, which it has only planned for."""
     config = _config(**options)
     with fake_gpus(cards):
-        start = plan_start(path, config, _plan(config), log, adapters=adapters)
+        start = plan_start(path, config, kv_plan(config), log, adapters=adapters)
         assert [card.taken_bytes for card in cards] == [0] * len(cards), "measuring leaves nothing"
         with (
             Model(path, config, log, lambda _fraction: True, offload=start.offload) as model,
-            open_runner(model, config, plan=_plan(config), log=log) as runner,
+            open_runner(model, config, plan=kv_plan(config), log=log) as runner,
         ):
             yield Loaded(runner, Vocab(model.vocab_pointer), runner.plan, model)
 
@@ -193,7 +184,7 @@ def test_needs_on_each_card_are_what_is_then_taken(
     cards = _cards(100, 50)
     config = _config(**({"n_gpu_layers": "all"} | options))
     with fake_gpus(cards):
-        meter = Meter(path, config, _plan(config), native_log, usable_gpus(devices()))
+        meter = Meter(path, config, kv_plan(config), native_log, usable_gpus(devices()))
         needs = meter.needs(meter.choose())
     assert needs is not None
 
@@ -217,7 +208,7 @@ def test_auto_takes_what_fits(gguf: Path, native_log: NativeLog, mib: tuple[floa
     if len(cards) == 1 and n_layers < _N_LAYERS:
         config = _config()
         with fake_gpus(cards):
-            meter = Meter(gguf, config, _plan(config), native_log, usable_gpus(devices()))
+            meter = Meter(gguf, config, kv_plan(config), native_log, usable_gpus(devices()))
             more = meter.needs(Offload(n_layers + 1))
         assert more is not None
         assert more.gpus[0].total > cards[0].free_bytes
@@ -232,7 +223,7 @@ def test_auto_counts_states_that_are_too_large_even_to_measure(
     options |= {"max_total_tokens": 300, "max_physical_batch_total_tokens": 32}
     config = _config(**options)
     with fake_gpus(_cards(1000)):
-        meter = Meter(path, config, _plan(config), native_log, usable_gpus(devices()))
+        meter = Meter(path, config, kv_plan(config), native_log, usable_gpus(devices()))
         all_layers, two_layers = meter.needs(Offload(None)), meter.needs(Offload(2))
     assert all_layers is not None
     assert two_layers is not None
@@ -299,7 +290,7 @@ def test_adapters_are_beside_their_layers_and_planned_for(
     cards, config = _cards(100, 50), _config(**options)
     with fake_gpus(cards):
         gpus = usable_gpus(devices())
-        meter = Meter(gguf, config, _plan(config), native_log, gpus, adapters=[file])
+        meter = Meter(gguf, config, kv_plan(config), native_log, gpus, adapters=[file])
         needs = meter.needs(meter.choose())
     assert needs is not None
     prompt = list(range(5, 40))
@@ -385,7 +376,7 @@ def test_layers_without_a_gpu_are_not_asked_of_llama_cpp(
 ) -> None:
     config = _config(n_gpu_layers="3")
 
-    assert plan_start(gguf, config, _plan(config), native_log).offload == Offload(0)
+    assert plan_start(gguf, config, kv_plan(config), native_log).offload == Offload(0)
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [
         "--n-gpu-layers 3 has no effect: this llama.cpp was built without GPU support (docs/gpu.md)"
@@ -422,7 +413,7 @@ def test_damaged_file_is_left_to_the_load(tmp_path: Path, native_log: NativeLog)
     config = _config(n_gpu_layers="auto")
 
     with fake_gpus(_cards(100)):
-        assert plan_start(damaged, config, _plan(config), native_log).offload == Offload(0)
+        assert plan_start(damaged, config, kv_plan(config), native_log).offload == Offload(0)
 
 
 def test_all_layers_on_a_build_for_cpus_are_refused_before_the_load(
@@ -431,4 +422,4 @@ def test_all_layers_on_a_build_for_cpus_are_refused_before_the_load(
     config = _config(n_gpu_layers="all")
 
     with pytest.raises(ConfigError, match=r"^--n-gpu-layers all: this llama\.cpp was built with"):
-        plan_start(gguf, config, _plan(config), native_log)
+        plan_start(gguf, config, kv_plan(config), native_log)

@@ -8,9 +8,10 @@ from fakes.native import Load, LoadTiny
 from fakes.tiny_models import TINY_MODELS, write_tiny_model
 
 from tgi_llama.config import Config
-from tgi_llama.engine.kv_cache import KvPlan, plan_kv
+from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.errors import ConfigError, StartError
 from tgi_llama.llama.backend import NativeLog
+from tgi_llama.llama.context_params import kv_plan
 from tgi_llama.llama.memory_log import read_figures
 from tgi_llama.llama.memory_needs import measure_needs
 from tgi_llama.llama.start_plan import plan_start
@@ -19,15 +20,6 @@ from tgi_llama.llama.start_plan import plan_start
 def _config(**options: object) -> Config:
     defaults = {"n_threads": 1, "max_batch_size": 4, "max_total_tokens": 512}
     return Config(**({"max_input_tokens": 256} | defaults | options))  # type: ignore[arg-type]
-
-
-def _plan(config: Config) -> KvPlan:
-    return plan_kv(
-        layout=config.kv_layout,
-        n_slots=config.max_batch_size,
-        cells_per_sequence=config.max_total_tokens,
-        n_cells=config.max_batch_total_tokens,
-    )
 
 
 @pytest.mark.parametrize(
@@ -46,7 +38,7 @@ def test_needs_are_what_is_then_reserved(
     load: Load, gguf: Path, native_log: NativeLog, options: dict[str, object]
 ) -> None:
     config = _config(**options)
-    needs = measure_needs(gguf, config, _plan(config), native_log)
+    needs = measure_needs(gguf, config, kv_plan(config), native_log)
 
     with native_log.captured() as lines, load(**options) as loaded:
         taken = read_figures(lines)
@@ -60,7 +52,7 @@ def test_measuring_logs_nothing_of_llama_cpps(
     gguf: Path, native_log: NativeLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        measure_needs(gguf, _config(), _plan(_config()), native_log)
+        measure_needs(gguf, _config(), kv_plan(_config()), native_log)
 
     assert caplog.records == []
 
@@ -70,7 +62,7 @@ def test_damaged_file_is_told_in_llama_cpps_words(tmp_path: Path, native_log: Na
     damaged.write_bytes(b"GGUF" + bytes(100))
 
     with pytest.raises(ConfigError, match="failed to read"):
-        measure_needs(damaged, _config(), _plan(_config()), native_log)
+        measure_needs(damaged, _config(), kv_plan(_config()), native_log)
 
 
 def test_file_without_a_vocabulary_is_told(
@@ -81,14 +73,14 @@ def test_file_without_a_vocabulary_is_told(
     bare.write_bytes(gguf.read_bytes().replace(key + b"gpt2", key + b"none"))
 
     with pytest.raises(ConfigError, match="the file has no vocabulary"):
-        measure_needs(bare, _config(), _plan(_config()), native_log)
+        measure_needs(bare, _config(), kv_plan(_config()), native_log)
 
 
 def test_type_that_llama_cpp_cannot_use_is_told(gguf: Path, native_log: NativeLog) -> None:
     config = _config(type_k="q2_k")
 
     with pytest.raises(ConfigError, match=r"--type-k: .* not q2_k"):
-        measure_needs(gguf, config, _plan(config), native_log)
+        measure_needs(gguf, config, kv_plan(config), native_log)
 
 
 def test_cells_whose_tables_alone_do_not_fit_are_refused_unmeasured(
@@ -111,7 +103,7 @@ def test_host_cache_limit_is_what_was_asked_for_or_a_share(
 
     def limit(**options: object) -> int:
         config = _config(**options)
-        return plan_start(file, config, _plan(config), native_log).cache_ram_bytes
+        return plan_start(file, config, kv_plan(config), native_log).cache_ram_bytes
 
     assert limit(cache_ram=12345) == 12345
     assert limit(cache_ram=12345, prefix_cache=False) == limit(prefix_cache=False) == 0
@@ -121,9 +113,9 @@ def test_host_cache_limit_is_what_was_asked_for_or_a_share(
 def test_captured_blocks_may_be_nested(gguf: Path, native_log: NativeLog) -> None:
     with native_log.captured() as outer:
         with native_log.captured() as inner:
-            measure_needs(gguf, _config(), _plan(_config()), native_log)
+            measure_needs(gguf, _config(), kv_plan(_config()), native_log)
         n_inner = len(inner)
-        measure_needs(gguf, _config(), _plan(_config()), native_log)
+        measure_needs(gguf, _config(), kv_plan(_config()), native_log)
 
     assert len(inner) == n_inner > 0
     assert len(outer) == 2 * n_inner
@@ -139,7 +131,7 @@ def test_needs_of_every_kind_of_memory_are_what_is_then_reserved(
     options: dict[str, object],
 ) -> None:
     config = _config(**options)
-    needs = measure_needs(write_tiny_model(name, tmp_path), config, _plan(config), native_log)
+    needs = measure_needs(write_tiny_model(name, tmp_path), config, kv_plan(config), native_log)
 
     with native_log.captured() as lines, load_tiny(name, **options):
         taken = read_figures(lines)

@@ -8,9 +8,10 @@ from pathlib import Path
 import attrs
 
 from tgi_llama.config import Config
-from tgi_llama.engine.kv_cache import KvPlan, plan_kv
+from tgi_llama.engine.kv_cache import KvPlan
 from tgi_llama.errors import ConfigError
 from tgi_llama.llama.backend import NativeLog, start_backend
+from tgi_llama.llama.context_params import kv_plan
 from tgi_llama.llama.devices import backends, devices, usable_gpus
 from tgi_llama.llama.gguf_file import GgufFile, Tensor, read_gguf
 from tgi_llama.llama.gpu_options import check_gpu_options, gpus_in_use
@@ -113,12 +114,7 @@ def inspect_file(path: Path, config: Config) -> FileFacts:
 
 
 def _with_model(facts: FileFacts, file: GgufFile, config: Config, log: NativeLog) -> FileFacts:
-    plan = plan_kv(
-        layout=config.kv_layout,
-        n_slots=config.max_batch_size,
-        cells_per_sequence=config.max_total_tokens,
-        n_cells=config.max_batch_total_tokens,
-    )
+    plan = kv_plan(config)
     gpus = usable_gpus(devices())
     check_gpu_options(config, gpus, backends())
     check_tables(plan)

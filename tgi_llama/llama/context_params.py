@@ -9,7 +9,7 @@ import llama_cpp.llama_cpp as native
 import numpy as np
 
 from tgi_llama.config import Config
-from tgi_llama.engine.kv_cache import KvPlan
+from tgi_llama.engine.kv_cache import KvPlan, plan_kv
 from tgi_llama.errors import ConfigError, StartError
 
 CACHE_TYPES = {
@@ -58,6 +58,16 @@ class ContextFacts:
     kv_device: str
     n_window_cells: int | None
     """Size of a sliding window's memory (of a stream in the streams layout), if there is one."""
+
+
+def kv_plan(config: Config) -> KvPlan:
+    """How the cells are shared out, for our options."""
+    return plan_kv(
+        layout=config.kv_layout,
+        n_slots=config.max_batch_size,
+        cells_per_sequence=config.max_total_tokens,
+        n_cells=config.max_batch_total_tokens,
+    )
 
 
 def context_params(config: Config, plan: KvPlan, *, n_vocab: int) -> native.llama_context_params:
